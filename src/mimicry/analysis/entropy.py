@@ -1,0 +1,40 @@
+"""How spiky attention is."""
+
+import torch
+
+from mimicry.shapes import KeyMask, PerQuery, Weights
+
+
+def check_rows(name: str, weights: Weights, key_mask: KeyMask | None) -> Weights:
+    """The weights in at least float32 with masked keys at zero; ValueError unless every row is a distribution."""
+    weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
+    if key_mask is not None:
+        weights = weights.masked_fill(~key_mask[:, None, None, :], 0.0)
+    if weights.numel() == 0:
+        return weights
+    if float(weights.min()) < 0:
+        raise ValueError(f"{name} must be non-negative, got {float(weights.min()):.3g}")
+    worst = float((weights.sum(dim=-1) - 1.0).abs().max())
+    # `not <=` so that NaN is refused too.
+    if not worst <= 1e-4:
+        raise ValueError(f"{name} must sum to 1 over visible keys within 1e-4 in every row, off by {worst:.3g}")
+    return weights
+
+
+def attention_entropy(weights: Weights, key_mask: KeyMask | None = None) -> PerQuery:
+    """Shannon entropy of each query's attention distribution, H(a) = -sum_j a_j log a_j.
+
+    Args:
+        weights: non-negative, rows sum to 1 over keys; used as given, not re-normalised.
+        key_mask: True where a key may be attended to; masked keys contribute nothing.
+
+    Returns:
+        Entropy in nats, between 0 (one-hot) and log(number of unmasked keys).
+
+    Raises:
+        ValueError: if a weight is negative or a row does not sum to 1 within 1e-4.
+
+    Source: arXiv 2402.04347, Sec. 3.2 (spikiness is low entropy).
+    """
+    weights = check_rows("weights", weights, key_mask)
+    return -torch.special.xlogy(weights, weights).sum(dim=-1)

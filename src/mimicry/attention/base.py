@@ -1,0 +1,81 @@
+"""The contract every attention obeys: dimensions in, `forward` and `weights` out, and one law between them."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mimicry.shapes import KeyMask, Keys, Outputs, Queries, Values, Visible, Weights
+
+
+@dataclass(frozen=True)
+class AttentionDims:
+    """What one attention layer of a host model looks like.
+
+    Args:
+        num_heads: query heads, >= 1. Grouped keys and values are expanded to this number before they arrive.
+        head_dim: width of one head, >= 1.
+        causal: True when query i may attend only to keys j <= i.
+
+    Raises:
+        ValueError: if a size is smaller than 1.
+    """
+
+    num_heads: int
+    head_dim: int
+    causal: bool
+
+    def __post_init__(self) -> None:
+        for name in ("num_heads", "head_dim"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be >= 1, got {getattr(self, name)}")
+
+
+class Attention(nn.Module, ABC):
+    """Attention over projected q, k, v. Law: `forward(q, k, v, mask) == weights(q, k, mask) @ v`.
+
+    Causality belongs to the layer, key padding is an argument; with fewer queries than keys a causal layer takes the
+    queries as the last positions. A query that may attend to no key at all gets zero weights and a zero output.
+    """
+
+    def __init__(self, dims: AttentionDims) -> None:
+        super().__init__()
+        self.dims = dims
+
+    @property
+    def max_length(self) -> int | None:
+        """Longest sequence in tokens this attention can honour; None when there is no limit."""
+        return None
+
+    @abstractmethod
+    def forward(self, q: Queries, k: Keys, v: Values, key_mask: KeyMask | None = None) -> Outputs:
+        """Attention outputs, in the dtype of `v`."""
+
+    @abstractmethod
+    def weights(self, q: Queries, k: Keys, key_mask: KeyMask | None = None) -> Weights:
+        """Normalised attention weights: non-negative, each row sums to 1 over the keys it may attend to."""
+
+    def check(self, q: Tensor, k: Tensor, key_mask: Tensor | None) -> None:
+        """Raises ValueError unless heads, widths, lengths and mask fit this layer."""
+        expected = (self.dims.num_heads, self.dims.head_dim)
+        for name, x in (("q", q), ("k", k)):
+            if x.ndim != 4 or (x.shape[1], x.shape[3]) != expected:
+                raise ValueError(f"{name} must be (batch, {expected[0]}, tokens, {expected[1]}), got {tuple(x.shape)}")
+        if self.dims.causal and q.shape[2] > k.shape[2]:
+            raise ValueError(f"q must have at most as many tokens as k ({k.shape[2]}) when causal, got {q.shape[2]}")
+        if key_mask is not None and (key_mask.dtype != torch.bool or key_mask.shape != (k.shape[0], k.shape[2])):
+            raise ValueError(
+                f"key_mask must be bool of shape {(k.shape[0], k.shape[2])}, got {key_mask.dtype} {tuple(key_mask.shape)}"
+            )
+        if self.max_length is not None and k.shape[2] > self.max_length:
+            raise ValueError(f"sequence length must be <= max_length = {self.max_length}, got {k.shape[2]}")
+
+    def visible(self, q: Queries, k: Keys, key_mask: KeyMask | None) -> Visible | None:
+        """Which keys each query may attend to, broadcastable to (batch, 1, queries, keys); None when all."""
+        mask = None if key_mask is None else key_mask[:, None, None, :]
+        if self.dims.causal:
+            n, m = q.shape[2], k.shape[2]
+            triangle = torch.ones(n, m, dtype=torch.bool, device=q.device).tril(m - n)[None, None]
+            mask = triangle if mask is None else mask & triangle
+        return mask

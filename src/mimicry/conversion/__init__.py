@@ -1,0 +1,5 @@
+"""Swapping the attention of trained models."""
+
+from mimicry.conversion.convert import canonicalise, convert
+
+__all__ = ["canonicalise", "convert"]

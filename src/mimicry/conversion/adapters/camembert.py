@@ -1,0 +1,13 @@
+"""CamemBERT."""
+
+from collections.abc import Iterator
+
+from torch import nn
+from transformers.models.camembert.modeling_camembert import CamembertSelfAttention
+
+from mimicry.conversion.site import AttentionSite, sites_of_class
+
+
+def sites(model: nn.Module) -> Iterator[AttentionSite]:
+    """Every self-attention layer."""
+    return sites_of_class(model, CamembertSelfAttention, num_heads="num_attention_heads")

@@ -1,0 +1,13 @@
+"""RoBERTa."""
+
+from collections.abc import Iterator
+
+from torch import nn
+from transformers.models.roberta.modeling_roberta import RobertaSelfAttention
+
+from mimicry.conversion.site import AttentionSite, sites_of_class
+
+
+def sites(model: nn.Module) -> Iterator[AttentionSite]:
+    """Every self-attention layer."""
+    return sites_of_class(model, RobertaSelfAttention, num_heads="num_attention_heads")

@@ -1,0 +1,13 @@
+"""XLM-RoBERTa."""
+
+from collections.abc import Iterator
+
+from torch import nn
+from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaSelfAttention
+
+from mimicry.conversion.site import AttentionSite, sites_of_class
+
+
+def sites(model: nn.Module) -> Iterator[AttentionSite]:
+    """Every self-attention layer."""
+    return sites_of_class(model, XLMRobertaSelfAttention, num_heads="num_attention_heads")

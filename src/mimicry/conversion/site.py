@@ -1,0 +1,72 @@
+"""Where attention sits in a host model, found by the adapter of its family."""
+
+import importlib
+import pkgutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+from torch import nn
+
+from mimicry.attention import AttentionDims
+from mimicry.conversion import adapters
+
+
+@dataclass(frozen=True)
+class AttentionSite:
+    """One self-attention of a host model.
+
+    Args:
+        name: dotted module name inside the model.
+        module: the host's attention module, which projects q, k and v and calls the registered attention function.
+        dims: its sizes.
+    """
+
+    name: str
+    module: nn.Module
+    dims: AttentionDims
+
+
+def supported_families() -> list[str]:
+    """Hugging Face model types that have an adapter, sorted."""
+    return sorted(module.name for module in pkgutil.iter_modules(adapters.__path__))
+
+
+def adapter_of(config: Any) -> ModuleType:
+    """The adapter module for a Hugging Face config.
+
+    Raises:
+        ValueError: if the family has none, or the config asks for attention that a linear form cannot honour.
+    """
+    family = str(config.model_type).replace("-", "_")
+    if family not in supported_families():
+        raise ValueError(
+            f"model: no attention seam for architecture {config.model_type!r}; "
+            f"convertible: {', '.join(supported_families())}"
+        )
+    position = getattr(config, "position_embedding_type", None) or "absolute"
+    if position != "absolute":
+        raise ValueError(f"model: position_embedding_type must be absolute (scores from q.k alone), got {position!r}")
+    if getattr(config, "add_cross_attention", False):
+        raise ValueError("model: cross-attention cannot be converted, got add_cross_attention=True")
+    return importlib.import_module(f"{adapters.__name__}.{family}")
+
+
+def find_sites(model: nn.Module) -> list[AttentionSite]:
+    """Every self-attention of a Hugging Face model, in order of depth; ValueError if the model has none we know."""
+    config = getattr(model, "config", None)
+    if config is None:
+        raise ValueError(f"model must be a Hugging Face model with a config, got {type(model).__name__}")
+    found = list(adapter_of(config).sites(model))
+    if not found:
+        raise ValueError(f"model: {type(model).__name__} holds no self-attention that its adapter knows")
+    return found
+
+
+def sites_of_class(model: nn.Module, attention_class: type[nn.Module], num_heads: str) -> Iterator[AttentionSite]:
+    """Sites for the many families whose attention modules differ only in class and in the name of the head count."""
+    for name, module in model.named_modules():
+        if isinstance(module, attention_class):
+            heads, width = int(getattr(module, num_heads)), int(module.attention_head_size)
+            yield AttentionSite(name, module, AttentionDims(heads, width, causal=bool(module.is_causal)))

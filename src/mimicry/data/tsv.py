@@ -1,0 +1,53 @@
+"""Strict reading of tab-separated files: a row that does not fit is an error that names its file and line."""
+
+import gzip
+import zlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+
+def read_tsv(
+    path: Path, wanted: Sequence[str], columns: Sequence[str] | None = None
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Read a UTF-8 file, gzipped if its name ends in `.gz`, with a byte-order mark or CRLF line ends or neither.
+
+    Quotation marks are text: the sentences in these files hold unpaired ones.
+
+    Args:
+        path: the file.
+        wanted: columns that must be there.
+        columns: names of all columns, for a file without a header line.
+
+    Yields:
+        `file:line` for error messages, and the row by column name.
+
+    Raises:
+        ValueError: if the file is unreadable or empty, lacks a wanted column, or has a row of another width.
+    """
+    rows = _split_lines(path)
+    if columns is None:
+        _, columns = next(rows, (None, ()))
+        if not columns:
+            raise ValueError(f"{path} must have a header line and rows, got an empty file")
+        for column in wanted:
+            if column not in columns:
+                raise ValueError(f"{path}:1: header must have the column {column!r}, got {', '.join(columns)}")
+    count = 0
+    for place, values in rows:
+        if len(values) != len(columns):
+            raise ValueError(f"{place}: row must have {len(columns)} columns, got {len(values)}")
+        yield place, dict(zip(columns, values, strict=True))
+        count += 1
+    if count == 0:
+        raise ValueError(f"{path} must have at least one row, got 0")
+
+
+def _split_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        # Only "\n" ends a line: sentences may hold other characters that Python counts as line ends.
+        with opener(path, "rt", encoding="utf-8-sig", newline="\n") as lines:
+            for number, line in enumerate(lines, start=1):
+                yield f"{path}:{number}", line.rstrip("\r\n").split("\t")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} must be a readable UTF-8 file, got {type(error).__name__}: {error}") from error

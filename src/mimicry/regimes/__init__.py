@@ -1,0 +1,1 @@
+"""The paper's procedures, as ordered stages."""

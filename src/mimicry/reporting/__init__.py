@@ -1,0 +1,1 @@
+"""Run records, tables, figures and the W&B mirror: values and files in, files out, no training code."""

@@ -1,0 +1,26 @@
+"""Print the comparison tables of a results folder: `python -m mimicry.reporting results/runs`."""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from mimicry.reporting.comparison import comparison_markdown, group_records, read_records
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Write one Markdown table per regime, model and task to standard output; 1 when there is no record."""
+    parser = argparse.ArgumentParser(prog="python -m mimicry.reporting", description=__doc__)
+    parser.add_argument("root", type=Path, help="folder with run records, at any depth")
+    root = parser.parse_args(arguments).root
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    records = read_records(root)
+    if not records:
+        logging.getLogger(__name__).error("root must hold a readable run record, found none below %s", root)
+        return 1
+    sys.stdout.write("\n".join(comparison_markdown(group) for group in group_records(records).values()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""Figures for people, drawn without pyplot so that no global state is left behind."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+MAX_COLUMNS = 6
+DPI = 150
+_TOKEN_CHARACTERS = 12
+_INCHES_PER_TOKEN = 0.175
+_CAPTION = (
+    "Rows: query tokens; columns: key tokens; colour: attention weight, one scale per column of panels.\n"
+    "Each layer shows the head in which the teacher's attention has the lowest mean entropy."
+)
+
+
+def attention_maps_figure(
+    teacher: np.ndarray, student: np.ndarray, tokens: Sequence[str], title: str, path: Path
+) -> Path:
+    """Draw the teacher's attention above the student's for one sentence, as a PNG at 150 dpi.
+
+    One column per layer, at most six, evenly spaced from first to last; in each the head with the teacher's lowest mean
+    entropy, because a smooth feature map finds that one hardest to copy. Both maps of a column share their colours.
+
+    Args:
+        teacher: weights of shape (layers, heads, n, n), rows sum to 1 over keys.
+        student: the same for the student.
+        tokens: the n tokens, padding left out.
+        title: first line of the figure.
+        path: where to write; the folder is made.
+
+    Returns:
+        `path`.
+
+    Raises:
+        ValueError: when shapes or tokens do not fit together, or a weight is not finite.
+    """
+    _check(teacher, student, tokens)
+    shown = _sharpest_heads(teacher)
+    side = max(2.4, _INCHES_PER_TOKEN * len(tokens))
+    figure = Figure(figsize=(len(shown) * side + 1.5, 2 * side + 1.7), layout="compressed")
+    axes = figure.subplots(2, len(shown), squeeze=False)
+    for column, (layer, head) in zip(axes.T, shown, strict=True):
+        _draw_column(figure, list(column), (teacher[layer, head], student[layer, head]))
+        column[0].set_title(f"layer {layer}, head {head}", fontsize=12)
+    _label_outer_axes(axes, [_shortened(token) for token in tokens])
+    # Outside the panels' own area, which "tight" then makes part of the image: as titles they would overlap the panels.
+    # parse_math off: a dollar sign in a title or token is text, not a formula.
+    figure.text(0.5, 1.01, title, ha="center", va="bottom", fontsize=15, parse_math=False)
+    figure.text(0.5, -0.01, _CAPTION, ha="center", va="top", fontsize=10, color="0.3")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight")
+    return path
+
+
+def _check(teacher: np.ndarray, student: np.ndarray, tokens: Sequence[str]) -> None:
+    if teacher.ndim != 4 or teacher.shape != student.shape:
+        raise ValueError(f"teacher and student must share (layers, heads, n, n), got {teacher.shape}, {student.shape}")
+    if teacher.shape[2:] != (len(tokens), len(tokens)):
+        raise ValueError(f"tokens must name the rows and columns {teacher.shape[2:]}, got {len(tokens)} tokens")
+    if not (np.isfinite(teacher).all() and np.isfinite(student).all()):
+        raise ValueError("teacher and student must be finite, got a NaN or an infinity")
+
+
+def _sharpest_heads(teacher: np.ndarray) -> list[tuple[int, int]]:
+    """(layer, head) of the lowest mean entropy, the first one when several tie."""
+    layers = np.unique(np.linspace(0, len(teacher) - 1, min(MAX_COLUMNS, len(teacher))).round().astype(int))
+    surprise = -np.log(np.where(teacher > 0, teacher, 1.0))
+    entropy = (teacher * surprise).sum(-1).mean(-1)
+    return [(int(layer), int(entropy[layer].argmin())) for layer in layers]
+
+
+def _draw_column(figure: Figure, column: list[Axes], maps: tuple[np.ndarray, np.ndarray]) -> None:
+    top = max(float(weights.max()) for weights in maps)
+    for ax, weights in zip(column, maps, strict=True):
+        image = ax.imshow(weights, cmap="viridis", vmin=0.0, vmax=top, interpolation="nearest")
+        ax.set(xticks=[], yticks=[])
+    bar = figure.colorbar(image, ax=column, location="bottom", shrink=0.9, aspect=25, ticks=[0.0, top])
+    bar.ax.set_xticklabels(["0", f"{top:.2g}"], fontsize=10)
+
+
+def _label_outer_axes(axes: np.ndarray, tokens: Sequence[str]) -> None:
+    """Key tokens below the student, query tokens left of the first column; the panels between share them."""
+    positions = range(len(tokens))
+    for ax in axes[1]:
+        ax.set_xticks(positions, tokens, rotation=90, fontsize=10, parse_math=False)
+    for ax, name in zip(axes[:, 0], ("teacher", "student"), strict=True):
+        ax.set_yticks(positions, tokens, fontsize=10, parse_math=False)
+        ax.set_ylabel(name, fontsize=13)
+
+
+def _shortened(token: str) -> str:
+    return token if len(token) <= _TOKEN_CHARACTERS else f"{token[: _TOKEN_CHARACTERS - 1]}…"

@@ -1,0 +1,114 @@
+"""What one conversion did to the model, in one table: teacher, no train, distilled, recovered."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from mimicry.reporting.run_record import ENTROPY, KL, SCORE_PREFIX, STATES, ModelState, RunRecord
+
+GAP = "–"
+STATE_LABELS: dict[ModelState, str] = {
+    "teacher": "teacher (softmax)",
+    "no_train": "no train",
+    "distilled": "distilled",
+    "recovered": "recovered",
+}
+
+
+@dataclass(frozen=True)
+class StateRow:
+    """One state of the model.
+
+    Args:
+        state: which.
+        metrics: scores as fractions or correlations, the primary metric first.
+        kl: mean KL divergence of its attention from the teacher's, in nats.
+        entropy: mean entropy of its attention, in nats.
+        wall_s: seconds it took to get here from the state before.
+    """
+
+    state: ModelState
+    metrics: dict[str, float | None]
+    kl: float | None
+    entropy: float | None
+    wall_s: float | None
+
+
+def state_rows(record: RunRecord) -> list[StateRow]:
+    """The table rows a run record holds."""
+    wall_s = {entry.stage: entry.wall_s for entry in record.stages}
+    return [
+        StateRow(
+            state=state,
+            metrics={name: record.value(state, name) for name in record.score_names()},
+            kl=record.value(state, KL),
+            entropy=record.value(state, ENTROPY),
+            wall_s=wall_s.get(state),
+        )
+        for state in STATES
+    ]
+
+
+def conversion_title(attn: str, task: str, model: str, seed: int) -> str:
+    return f"{attn} on {task} · {model} · seed {seed}"
+
+
+def conversion_table(title: str, rows: Sequence[StateRow]) -> Table:
+    """The table for a terminal; a state without a row shows gaps."""
+    header, *body = _cells(rows)
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for cells in body:
+        table.add_row(*cells)
+    return table
+
+
+def conversion_markdown(title: str, rows: Sequence[StateRow]) -> str:
+    """The same table as Markdown."""
+    return f"**{title}**\n\n{markdown_table(_cells(rows))}"
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """The first line is the header; the first column is text, the others are numbers."""
+    header, *body = lines
+    rule = [":---", *["---:"] * (len(header) - 1)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, rule, *body)) + "\n"
+
+
+def metric_heading(name: str) -> str:
+    return f"{name.removeprefix(SCORE_PREFIX)} (%)"
+
+
+def number(value: float | None, decimals: int, scale: float = 1.0) -> str:
+    """`scale` times the value; a gap for what was not measured or is not finite, never a zero."""
+    if value is None or not math.isfinite(value):
+        return GAP
+    return f"{scale * value:.{decimals}f}"
+
+
+def fraction_of_teacher(value: float | None, teacher: float | None) -> float | None:
+    """None without both values, and for a teacher at or below zero, of which no share can be kept."""
+    if value is None or teacher is None or teacher <= 0:
+        return None
+    return value / teacher
+
+
+def _cells(rows: Sequence[StateRow]) -> list[list[str]]:
+    by_state = {row.state: row for row in rows}
+    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    if not names:
+        raise ValueError(f"rows must hold at least one metric, got {rows!r}")
+    primary = names[0]
+    teacher = by_state["teacher"].metrics.get(primary) if "teacher" in by_state else None
+    headings = [metric_heading(name) for name in names]
+    lines = [["attention", headings[0], "% of teacher", *headings[1:], "KL (nats)", "entropy (nats)", "time (s)"]]
+    for state in STATES:
+        row = by_state.get(state, StateRow(state, {}, None, None, None))
+        scores = [number(row.metrics.get(name), 1, scale=100.0) for name in names]
+        kept = number(fraction_of_teacher(row.metrics.get(primary), teacher), 1, scale=100.0)
+        costs = [number(row.kl, 3), number(row.entropy, 3), number(row.wall_s, 1)]
+        lines.append([STATE_LABELS[state], scores[0], kept, *scores[1:], *costs])
+    return lines

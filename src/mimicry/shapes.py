@@ -1,0 +1,23 @@
+"""The shape vocabulary: every tensor that crosses a module boundary, named once.
+
+Axes: b batch, h heads, n queries, m keys, d head dim, e value dim, f features. Masks are True where a key may be attended.
+"""
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Queries = Float[Tensor, "b h n d"]
+Keys = Float[Tensor, "b h m d"]
+Values = Float[Tensor, "b h m e"]
+Outputs = Float[Tensor, "b h n e"]
+HeadStates = Float[Tensor, "b h n d"]
+Features = Float[Tensor, "b h n f"]
+QueryFeatures = Float[Tensor, "b h n f"]
+KeyFeatures = Float[Tensor, "b h m f"]
+Weights = Float[Tensor, "b h n m"]
+PerQuery = Float[Tensor, "b h n"]
+Visible = Bool[Tensor, "#b 1 #n m"]
+KeyMask = Bool[Tensor, "b m"]
+QueryMask = Bool[Tensor, "b n"]
+HeadMatrix = Float[Tensor, "#h f d"]
+Scalar = Float[Tensor, ""]

@@ -1,0 +1,1 @@
+"""Lightning modules, schedules and measurements."""

@@ -1,0 +1,47 @@
+"""Optimizer and learning-rate schedule of a stage."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, Literal
+
+import transformers
+from torch.nn import Parameter
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+
+def warmup_schedule(
+    optimizer: Optimizer, total_steps: int, decay: Literal["linear", "cosine"] = "linear", warmup: float = 0.1
+) -> LRScheduler:
+    """Linear warm-up from 0 to the peak, then linear or cosine decay to 0 at the last step.
+
+    Args:
+        optimizer: carries the peak learning rate.
+        total_steps: steps of the stage.
+        decay: shape after the warm-up.
+        warmup: share of steps spent warming up, in [0, 1).
+
+    Raises:
+        ValueError: if warmup or decay is out of range.
+    """
+    if not 0 <= warmup < 1:
+        raise ValueError(f"warmup must be in [0, 1), got {warmup}")
+    if decay not in ("linear", "cosine"):
+        raise ValueError(f"decay must be linear or cosine, got {decay!r}")
+    return transformers.get_scheduler(
+        decay, optimizer, num_warmup_steps=round(warmup * total_steps), num_training_steps=total_steps
+    )
+
+
+def lightning_optimizers(
+    optimizer: Callable[..., Optimizer],
+    scheduler: Callable[..., LRScheduler],
+    parameters: Iterable[Parameter],
+    learning_rate: float,
+    total_steps: int,
+) -> dict[str, Any]:
+    """What `configure_optimizers` returns: an optimizer over trainable parameters and a schedule stepped per batch."""
+    built = optimizer([p for p in parameters if p.requires_grad], lr=learning_rate)
+    return {
+        "optimizer": built,
+        "lr_scheduler": {"scheduler": scheduler(built, total_steps=total_steps), "interval": "step"},
+    }

@@ -1,0 +1,18 @@
+"""Progress bars that name their stage."""
+
+from lightning.pytorch.callbacks import RichProgressBar
+
+
+class StageProgressBar(RichProgressBar):
+    """Lightning's rich progress bar with the name of the stage in front, such as `distill 2/2`."""
+
+    def __init__(self) -> None:
+        super().__init__(refresh_rate=5, leave=True)
+        self.stage = ""
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return f"{self.stage} {current_epoch + 1}/{self.trainer.max_epochs}"
+
+    @property
+    def validation_description(self) -> str:
+        return self.stage

@@ -1,0 +1,85 @@
+"""Finetuning on a labelled task, for softmax teachers and converted students alike."""
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from torchmetrics import MetricCollection
+
+from mimicry.attention.feature_maps.base import FeatureMap
+from mimicry.training.optimization import lightning_optimizers
+
+
+class TaskModule(L.LightningModule):
+    """Trains every weight of a Hugging Face classifier (or regressor) on the task loss, and measures it.
+
+    Args:
+        model: takes input_ids, attention_mask, ..., labels; returns loss and logits.
+        stage: prefix of logged keys, such as `teach/loss`.
+        metrics: computed over validation predictions, logged as `val/<name>`.
+        optimizer: called with parameters and `lr`.
+        scheduler: called with the optimizer and `total_steps`.
+        learning_rate: peak learning rate.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        stage: str,
+        metrics: MetricCollection,
+        optimizer: Callable[..., Optimizer],
+        scheduler: Callable[..., LRScheduler],
+        learning_rate: float,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.stage = stage
+        self.metrics = metrics
+        self.optimizer = optimizer
+        self.scheduler = scheduler
+        self.learning_rate = learning_rate
+        self.tokens_seen = 0
+
+    def on_train_start(self) -> None:
+        # Host models load in evaluation mode and Lightning keeps the mode it finds: without this no dropout is applied.
+        self.model.train()
+
+    def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        for module in self.model.modules():
+            if isinstance(module, FeatureMap):
+                module.before_step(self.global_step)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        loss: Tensor = self.model(**batch).loss
+        refuse_divergence(loss, self.stage, self.global_step)
+        self.tokens_seen += int(batch["attention_mask"].sum())
+        self.log(f"{self.stage}/loss", loss, prog_bar=True)
+        return loss
+
+    def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        labels = batch["labels"]
+        logits = self.model(**{name: value for name, value in batch.items() if name != "labels"}).logits
+        predictions = logits.squeeze(-1) if logits.shape[-1] == 1 else logits.argmax(dim=-1)
+        self.metrics.update(predictions, labels)
+
+    def on_validation_epoch_end(self) -> None:
+        self.log_dict({f"val/{name}": value for name, value in self.metrics.compute().items()})
+        self.metrics.reset()
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        steps = int(self.trainer.estimated_stepping_batches)
+        return lightning_optimizers(
+            self.optimizer, self.scheduler, self.model.parameters(), self.learning_rate, steps
+        )
+
+
+def refuse_divergence(loss: Tensor, stage: str, step: int) -> None:
+    """Raises FloatingPointError when the loss is no longer finite: everything after it would be noise."""
+    if not torch.isfinite(loss):
+        raise FloatingPointError(
+            f"{stage}: loss is {float(loss)} at step {step}; lower regime.{stage}.learning_rate or change attn"
+        )
