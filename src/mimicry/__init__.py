@@ -1,6 +1,6 @@
 """Turn softmax Transformers into linear-attention ones, and prove that it worked.
 
-    student = mimicry.convert(model, "hedgehog")
+student = mimicry.convert(model, "hedgehog")
 """
 
 import importlib

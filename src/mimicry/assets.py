@@ -105,6 +105,11 @@ MOVIE_REVIEWS = Asset(
 )
 
 
+def cache_root() -> Path:
+    """Where fetched and computed files are kept between runs: `MIMICRY_CACHE`, or else the user's cache directory."""
+    return Path(os.environ.get("MIMICRY_CACHE") or platformdirs.user_cache_dir("mimicry")).expanduser()
+
+
 def fetch(asset: Asset, cache: Path | None = None) -> Path:
     """Return the folder that holds the asset's members, downloading it only when the cache lacks it.
 
@@ -115,8 +120,7 @@ def fetch(asset: Asset, cache: Path | None = None) -> Path:
     Raises:
         AssetError: on any failure; nothing half-done stays in the cache.
     """
-    cache = (cache or Path(os.environ.get("MIMICRY_CACHE") or platformdirs.user_cache_dir("mimicry"))).expanduser()
-    folder = cache.absolute() / f"{asset.name}-{asset.sha256[:16]}"
+    folder = (cache or cache_root()).absolute() / f"{asset.name}-{asset.sha256[:16]}"
     if _is_complete(asset, folder):
         return folder
     try:

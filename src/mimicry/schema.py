@@ -68,8 +68,13 @@ def check_signature(target: Callable[..., Any], options: Mapping[str, Any], wher
 def fits(value: Any, hint: Any) -> bool:
     """Whether a plain value is of the hinted type; booleans do not pass for numbers."""
     if isinstance(value, bool):
-        return hint is Any or hint is bool or any(fits(value, part) for part in get_args(hint) if isinstance(part, type))
-    return is_bearable(value, hint, conf=CONF)
+        return (
+            hint is Any or hint is bool or any(fits(value, part) for part in get_args(hint) if isinstance(part, type))
+        )
+    # YAML has no tuples: a list may stand for one.
+    return is_bearable(value, hint, conf=CONF) or (
+        isinstance(value, list) and is_bearable(tuple(value), hint, conf=CONF)
+    )
 
 
 def describe(hint: Any) -> str:

@@ -1,6 +1,7 @@
 """The shape vocabulary: every tensor that crosses a module boundary, named once.
 
-Axes: b batch, h heads, n queries, m keys, d head dim, e value dim, f features. Masks are True where a key may be attended.
+Axes: b batch, h heads, n queries, m keys, d head dim, e value dim, f features. Masks are True where a key may be
+attended to.
 """
 
 from jaxtyping import Bool, Float

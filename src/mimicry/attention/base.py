@@ -64,10 +64,9 @@ class Attention(nn.Module, ABC):
                 raise ValueError(f"{name} must be (batch, {expected[0]}, tokens, {expected[1]}), got {tuple(x.shape)}")
         if self.dims.causal and q.shape[2] > k.shape[2]:
             raise ValueError(f"q must have at most as many tokens as k ({k.shape[2]}) when causal, got {q.shape[2]}")
-        if key_mask is not None and (key_mask.dtype != torch.bool or key_mask.shape != (k.shape[0], k.shape[2])):
-            raise ValueError(
-                f"key_mask must be bool of shape {(k.shape[0], k.shape[2])}, got {key_mask.dtype} {tuple(key_mask.shape)}"
-            )
+        tokens = (k.shape[0], k.shape[2])
+        if key_mask is not None and (key_mask.dtype != torch.bool or key_mask.shape != tokens):
+            raise ValueError(f"key_mask must be bool of shape {tokens}, got {key_mask.dtype} {tuple(key_mask.shape)}")
         if self.max_length is not None and k.shape[2] > self.max_length:
             raise ValueError(f"sequence length must be <= max_length = {self.max_length}, got {k.shape[2]}")
 

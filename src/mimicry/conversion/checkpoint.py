@@ -90,14 +90,24 @@ class Checkpoint:
                 raise ValueError(f"{option}: its head must have {num_labels} outputs, got {config.num_labels}")
             config.num_labels = num_labels
             model, report = AutoModelForSequenceClassification.from_pretrained(
-                where, config=config, output_loading_info=True
+                where,
+                config=config,
+                output_loading_info=True,
+                # A head finetuned for something else is replaced; a teacher's head was checked above.
+                ignore_mismatched_sizes=self.teacher is None,
             )
             tokenizer = AutoTokenizer.from_pretrained(where)
         except (OSError, ConnectionError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"{option}: cannot load {source!r} ({reason}); a local folder works too") from error
-        missing = sorted(report["missing_keys"])
-        if self.teacher is not None and missing:
-            raise ValueError(f"{option}: {source!r} is not a finished classifier, it lacks {', '.join(missing[:3])}")
+        self._check_weights(f"{option}: {source!r}", model.base_model_prefix, sorted(report["missing_keys"]))
         log.info("Loaded %s (%.1f M parameters)", source, sum(p.numel() for p in model.parameters()) / 1e6)
         return model, tokenizer
+
+    def _check_weights(self, what: str, prefix: str, missing: list[str]) -> None:
+        """Refuses weights with holes: only a new head, and the pooler under it, may start at random."""
+        if self.teacher is not None and missing:
+            raise ValueError(f"{what} is not a finished classifier, it lacks {', '.join(missing[:3])}")
+        holes = [key for key in missing if key.startswith(f"{prefix}.") and ".pooler." not in key]
+        if holes:
+            raise ValueError(f"{what} lacks weights of its encoder: {', '.join(holes[:3])}")

@@ -68,5 +68,6 @@ def sites_of_class(model: nn.Module, attention_class: type[nn.Module], num_heads
     """Sites for the many families whose attention modules differ only in class and in the name of the head count."""
     for name, module in model.named_modules():
         if isinstance(module, attention_class):
-            heads, width = int(getattr(module, num_heads)), int(module.attention_head_size)
-            yield AttentionSite(name, module, AttentionDims(heads, width, causal=bool(module.is_causal)))
+            host: Any = module
+            dims = AttentionDims(getattr(host, num_heads), host.attention_head_size, causal=bool(host.is_causal))
+            yield AttentionSite(name, module, dims)

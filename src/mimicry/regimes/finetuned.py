@@ -39,16 +39,20 @@ class FinetunedConversion:
         """The procedure in order; each stage starts from the weights the previous one left."""
         if self.teach.epochs > 0:
             module = task_module(model, stage="teach", learning_rate=self.teach.learning_rate)
-            yield Stage("teach", "teacher", model, module, self.teach)
+            yield Stage("teach", "finetune the softmax model on the task", "teacher", model, module, self.teach)
         teacher = canonicalise(model).requires_grad_(False).eval()
         if self.teach.epochs == 0:
-            yield Stage("donor", "teacher", teacher)
+            yield Stage("donor", "take the finetuned model as it is", "teacher", teacher)
         student = convert(model, attention)
-        yield Stage("convert", "no_train", student)
+        yield Stage("convert", "swap the attention, train nothing", "no_train", student)
         trainable = [p for layer in attention_layers(student).values() for p in layer.parameters()]
         if self.distill.epochs > 0 and trainable:
             module = distillation_module(teacher, student, learning_rate=self.distill.learning_rate)
-            yield Stage("distill", "distilled", student, module, self.distill)
+            yield Stage(
+                "distill", "train the feature maps on softmax's weights", "distilled", student, module, self.distill
+            )
         if self.recover.epochs > 0:
             module = task_module(student, stage="recover", learning_rate=self.recover.learning_rate)
-            yield Stage("recover", "recovered", student, module, self.recover)
+            yield Stage(
+                "recover", "finetune the converted model on the task", "recovered", student, module, self.recover
+            )

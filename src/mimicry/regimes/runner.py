@@ -64,15 +64,22 @@ class Runner:
     analysis_rows: int
     teacher_folder: Path
 
+    @property
+    def teacher_known(self) -> bool:
+        """Whether an earlier run left the teacher of this very configuration."""
+        return (self.teacher_folder / "cost.json").is_file()
+
     def run(self, stages: Iterator[Stage]) -> Iterator[StateResult]:
         """Yields each state as soon as it is measured; the first one is the teacher."""
         teacher: nn.Module | None = None
         for stage in stages:
-            log.info("%s ...", stage.name)
+            log.info("[bold]%s[/]: %s", stage.name, stage.about, extra={"markup": True})
             L.seed_everything(self.seed, verbose=False)
             cost = self._teach(stage) if stage.name == "teach" else self._train(stage)
             teacher = teacher or canonicalise(stage.model).eval()
-            yield StateResult(stage.state, self._scores(stage), self._attention(teacher, stage.model), cost, stage.model)
+            yield StateResult(
+                stage.state, self._scores(stage), self._attention(teacher, stage.model), cost, stage.model
+            )
 
     def _train(self, stage: Stage) -> Cost:
         if stage.module is None or stage.budget is None:
@@ -85,7 +92,7 @@ class Runner:
 
     def _teach(self, stage: Stage) -> Cost:
         weights, note = self.teacher_folder / "model.safetensors", self.teacher_folder / "cost.json"
-        if note.is_file():
+        if self.teacher_known:
             load_model(stage.model, weights)
             log.info("teacher taken from an earlier run with the same settings (rerun=true trains it again)")
             return Cost(**json.loads(note.read_text(encoding="utf-8")) | {"reused": True})

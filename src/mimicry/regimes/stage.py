@@ -14,6 +14,7 @@ class Stage:
 
     Args:
         name: `teach`, `convert`, `distill` or `recover`; also the key of its budget in the regime's config.
+        about: what happens, for the log.
         state: what the measured model is called in tables, such as `no_train`.
         model: measured after the stage.
         module: trains in place; None when the stage only prepares `model`.
@@ -21,6 +22,7 @@ class Stage:
     """
 
     name: str
+    about: str
     state: str
     model: nn.Module
     module: L.LightningModule | None = None

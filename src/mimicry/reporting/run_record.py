@@ -38,6 +38,13 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
+class OutputPaths:
+    """Where results are written: run records under `<results>/runs`, sweep logs under `<results>/sweeps`."""
+
+    results: str
+
+
+@dataclass(frozen=True)
 class Measurement:
     """One number: `value` is None when it was not finite; `stage` is the state of the model it was measured on."""
 
@@ -50,12 +57,16 @@ class Measurement:
 
 @dataclass(frozen=True)
 class StageTime:
-    """Cost of reaching a state of the model: seconds, optimizer steps, tokens per second where tokens were counted."""
+    """Cost of reaching a state of the model: seconds, optimizer steps, tokens per second where tokens were counted.
+
+    With `reused` the state was taken from an earlier run of the same settings, and the numbers are that run's.
+    """
 
     stage: ModelState
     wall_s: float
     steps: int
     tokens_per_s: float | None
+    reused: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

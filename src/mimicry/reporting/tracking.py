@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from mimicry.reporting.run_record import failure_reason
+from mimicry.reporting.run_record import RunRecord, failure_reason
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -23,6 +23,19 @@ INIT_TIMEOUT_S = 20.0
 FINISH_TIMEOUT_S = 60.0
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tracking:
+    """Whether and where jobs are tracked.
+
+    Args:
+        mode: online, offline, disabled, or auto: online only when logged in and the host answers within seconds.
+        project: W&B project.
+    """
+
+    mode: Literal["auto", "online", "offline", "disabled"] = "auto"
+    project: str = "mimicry"
 
 
 @dataclass(frozen=True)
@@ -95,6 +108,14 @@ def run_directory(run: "Run") -> Path | None:
     """Where the run keeps its files, as `wandb sync` takes it; None for a disabled run."""
     directory = Path(run.sync_dir)
     return directory if directory.is_dir() else None
+
+
+def log_outcome(run: "Run", record: RunRecord, figure: Path) -> None:
+    """Mirror a run's measurements as summary values such as `recovered/val/accuracy`, and its figure."""
+    import wandb
+
+    run.summary.update({f"{entry.stage}/{entry.name}": entry.value for entry in record.metrics})
+    run.log({"analysis/attention_maps": wandb.Image(str(figure))})
 
 
 def _open(job: TrackedJob, folder: Path, asked: str) -> "Run":

@@ -1,5 +1,8 @@
 """Progress bars that name their stage."""
 
+from typing import Any
+
+import lightning as L
 from lightning.pytorch.callbacks import RichProgressBar
 
 
@@ -16,3 +19,9 @@ class StageProgressBar(RichProgressBar):
     @property
     def validation_description(self) -> str:
         return self.stage
+
+    def get_metrics(self, trainer: L.Trainer, pl_module: L.LightningModule) -> dict[str, Any]:
+        metrics = super().get_metrics(trainer, pl_module)
+        # The logger's version number tells a reader nothing.
+        metrics.pop("v_num", None)
+        return metrics

@@ -72,14 +72,12 @@ class TaskModule(L.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         steps = int(self.trainer.estimated_stepping_batches)
-        return lightning_optimizers(
-            self.optimizer, self.scheduler, self.model.parameters(), self.learning_rate, steps
-        )
+        return lightning_optimizers(self.optimizer, self.scheduler, self.model.parameters(), self.learning_rate, steps)
 
 
 def refuse_divergence(loss: Tensor, stage: str, step: int) -> None:
     """Raises FloatingPointError when the loss is no longer finite: everything after it would be noise."""
     if not torch.isfinite(loss):
         raise FloatingPointError(
-            f"{stage}: loss is {float(loss)} at step {step}; lower regime.{stage}.learning_rate or change attn"
+            f"{stage}: loss is {loss.item()} at step {step}; lower regime.{stage}.learning_rate or change attn"
         )

@@ -40,7 +40,7 @@ class LogFeatureMap(FeatureMap):
 
     @abstractmethod
     def log_features(self, x: HeadStates, start: int = 0) -> Features:
-        """log phi(x), any sign."""
+        """Log phi(x), any sign."""
 
     def forward(self, x: HeadStates, start: int = 0) -> Features:
         return self.log_features(x, start).exp()

@@ -1,0 +1,112 @@
+"""The command line: config in, run record out. The only module that imports Hydra and OmegaConf."""
+
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
+
+from mimicry.assets import AssetError
+
+log = logging.getLogger("mimicry")
+
+# What bad input, a missing network or diverging training raises; anything else is a bug and keeps its traceback.
+EXPECTED = (ValueError, RuntimeError, OSError, FloatingPointError, AssetError)
+GROUPS = (
+    *("regime", "attn", "model", "task", "optimizer", "scheduler"),
+    *("trainer", "logger", "callbacks", "analysis", "paths"),
+)
+# Parts of Hydra's messages that do not help: where it looked, and advice to add with + what no constructor accepts.
+NOISE = ("To append to", "Config search path", "provider=", "full_key", "object_type", "reference_type", "Available")
+
+
+def main(conf: Path) -> None:
+    """Runs the command line with the config folder `conf`; a refusal is one line on standard error and exit code 1."""
+    # Hydra would print its own many lines and exit; with this it lets errors through to us.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        hydra.main(config_path=str(conf), config_name="config", version_base="1.3")(run)()
+    except (HydraException, OmegaConfBaseException) as error:
+        sys.exit(f"error: {composition_error(error)}")
+    except EXPECTED as error:
+        if os.environ.get("MIMICRY_TRACEBACK"):
+            raise
+        sys.exit(f"error: {' '.join(str(error).split())}")
+    except KeyboardInterrupt:
+        sys.exit("error: interrupted")
+
+
+def composition_error(error: Exception) -> str:
+    """Hydra's many lines as one: what is wrong, and what there is to choose from."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    if isinstance(error, MissingConfigException) and error.options:
+        return f"{lines[0].removeprefix('In ')}; choose one of {', '.join(error.options)}"
+    unknown = error.__cause__
+    if isinstance(unknown, ConfigAttributeError | ConfigKeyError) and isinstance(unknown.parent_node, DictConfig):
+        keys = [str(key) for key in unknown.parent_node if key != "hydra" and not str(key).startswith("_")]
+        return f"{unknown.full_key}: no such option; there are {', '.join(keys) or 'none'}"
+    return "; ".join(line.rstrip(".") for line in lines if not line.startswith(NOISE))
+
+
+def run(config: DictConfig) -> float | None:
+    """One job: shows the record of an equal finished run, or runs and writes one. Returns the last primary score."""
+    set_up_logging()
+    plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+    choices = HydraConfig.get().runtime.choices
+    check_config(plain)
+
+    from mimicry.conversion.checkpoint import Checkpoint
+    from mimicry.reporting.run_record import config_fingerprint, finished_record, run_folder
+
+    checkpoint: Checkpoint = hydra.utils.instantiate(plain["model"])
+    identity = {"regime": choices["regime"], "model": checkpoint.name, "task": choices["task"], "attn": choices["attn"]}
+    fingerprint = config_fingerprint(plain)
+    folder = run_folder(
+        Path(plain["paths"]["results"]) / "runs", **identity, seed=plain["seed"], fingerprint=fingerprint
+    )
+    record = None if plain["rerun"] else finished_record(folder)
+    if record is not None:
+        log.info("Finished earlier: showing its record (rerun=true runs it again).")
+    else:
+        # Imports torch, lightning and transformers: late, so that refusals and finished runs need not wait for them.
+        from mimicry.execution import run_and_record
+
+        record = run_and_record(hydra.utils.instantiate, plain, identity, fingerprint, folder)
+    from mimicry.reporting.console import show
+
+    show(record, folder)
+    return record.value(record.stages[-1].stage, record.score_names()[0])
+
+
+def check_config(plain: dict[str, Any]) -> None:
+    """Checks every option against the signature of what it configures; ValueError with one line."""
+    from mimicry.schema import check_options
+
+    for name, value in plain.items():
+        if name not in (*GROUPS, "seed", "rerun"):
+            raise ValueError(f"{name}: no such option; there are {', '.join((*GROUPS, 'seed', 'rerun'))}")
+        if name in GROUPS and not isinstance(value, dict):
+            raise ValueError(f"{name} must be one of its group's options, got {value!r}")
+    if type(plain["seed"]) is not int or plain["seed"] < 0:
+        raise ValueError(f"seed must be an integer >= 0, got {plain['seed']!r}")
+    if type(plain["rerun"]) is not bool:
+        raise ValueError(f"rerun must be true or false, got {plain['rerun']!r}")
+    for name in GROUPS:
+        check_options(plain[name], name)
+
+
+def set_up_logging() -> None:
+    """Our own log lines in a readable form on standard error; other libraries only when something is wrong."""
+    from rich.console import Console
+    from rich.logging import RichHandler
+
+    handler = RichHandler(console=Console(stderr=True), show_time=False, show_level=False, show_path=False)
+    log.handlers = [handler]
+    log.setLevel(logging.INFO)
+    log.propagate = False

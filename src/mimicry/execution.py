@@ -1,0 +1,208 @@
+"""Runs one job and records it: tracking, curves, figure, student on disk, and last of all the run record."""
+
+import functools
+import logging
+import shutil
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import transformers
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from safetensors.torch import save_model
+
+from mimicry.assets import cache_root
+from mimicry.regimes.job import ConversionJob, Parts
+from mimicry.regimes.runner import StateResult
+from mimicry.reporting.plots import attention_maps_figure
+from mimicry.reporting.provenance import git_state, hardware, package_versions, peak_memory_bytes
+from mimicry.reporting.run_record import (
+    ENTROPY,
+    KL,
+    SCORE_PREFIX,
+    Measurement,
+    RunRecord,
+    StageTime,
+    failure_reason,
+    finished_record,
+    write_record,
+)
+from mimicry.reporting.tracking import TrackedJob, Tracking, log_outcome, run_directory, wandb_run
+from mimicry.training.metrics import UNITS
+
+log = logging.getLogger(__name__)
+
+# Decide how the finetuned teacher comes out; with the seed and its rows they name it in the cache.
+TEACHER_KEYS = ("model", "optimizer", "scheduler", "trainer", "seed")
+
+
+def run_and_record(
+    build: Callable[..., Any], plain: dict[str, Any], identity: dict[str, str], fingerprint: str, folder: Path
+) -> RunRecord:
+    """Checks, runs and records one job.
+
+    Args:
+        build: makes an object of a plain config with `_target_` (Hydra's instantiate).
+        plain: the resolved config.
+        identity: regime, model, task and attn, as they name the run's folder.
+        fingerprint: of the config.
+        folder: the run's own; made when the checks have passed.
+
+    Raises:
+        ValueError: bad input, before anything is downloaded or trained and before the folder is made.
+        Exception: whatever stops the run; a record with status `failed` and the reason is left in the folder.
+    """
+    quieten()
+    parts = Parts(
+        regime=build(plain["regime"]),
+        attention=build(plain["attn"]),
+        checkpoint=build(plain["model"]),
+        task=build(plain["task"]),
+        optimizer=build(plain["optimizer"]),
+        scheduler=build(plain["scheduler"]),
+        analysis=build(plain["analysis"]),
+        seed=plain["seed"],
+    )
+    parts.check()
+    commit, dirty = git_state(Path(__file__).parent)
+    record = RunRecord(
+        status="failed",
+        reason="did not finish",
+        **identity,
+        seed=parts.seed,
+        fingerprint=fingerprint,
+        # Where results lie is this machine's matter.
+        config={key: value for key, value in plain.items() if key != "paths"},
+        commit=commit,
+        dirty=dirty,
+        versions=package_versions(),
+        hardware=hardware(),
+        data={},
+        stages=(),
+        metrics=(),
+        peak_memory_bytes=None,
+        wall_s=0.0,
+        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
+        artifacts={},
+    )
+    began = time.perf_counter()
+    # Curves of an earlier attempt would mix with ours.
+    shutil.rmtree(folder / "curves", ignore_errors=True)
+    try:
+        record = _tracked(build, plain, parts, record, folder)
+        record = replace(record, status="finished", reason=None)
+    except BaseException as error:
+        record = replace(record, reason=failure_reason(error))
+        raise
+    finally:
+        record = replace(record, wall_s=time.perf_counter() - began, peak_memory_bytes=peak_memory_bytes())
+        _write(record, folder)
+    return record
+
+
+def _write(record: RunRecord, folder: Path) -> None:
+    if record.status == "failed" and finished_record(folder) is not None:
+        log.warning("This run failed (%s); the finished record of an earlier one is kept.", record.reason)
+    else:
+        write_record(record, folder)
+
+
+def _tracked(
+    build: Callable[..., Any], plain: dict[str, Any], parts: Parts, record: RunRecord, folder: Path
+) -> RunRecord:
+    tracking: Tracking = build(plain["logger"])
+    job = TrackedJob(
+        project=tracking.project,
+        # New for every attempt: W&B overwrites a run that has the same id.
+        id=f"{record.fingerprint}-{time.time_ns() // 1_000_000}",
+        name=f"{record.regime}-{record.attn}-{record.model}-{record.task}-s{record.seed}",
+        group=f"{record.regime}-{record.model}-{record.task}",
+        job_type=record.regime,
+        tags=(record.attn, record.model, record.task),
+        config=record.config,
+    )
+    with wandb_run(job, folder, tracking.mode) as run:
+        trainer = functools.partial(_trainer, build, plain, run, folder)
+        key = {name: plain[name] for name in TEACHER_KEYS} | {"teach": plain["regime"]["teach"]}
+        conversion = ConversionJob(parts, trainer, cache_root() / "teachers", key)
+        for result in conversion.run():
+            record = _with_state(record, result)
+            scores = ", ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
+            log.info("%s: %s", result.state.replace("_", " "), scores)
+        maps = conversion.attention_maps()
+        title = f"{record.attn} on {record.task}: attention of teacher and student"
+        figure = attention_maps_figure(maps.teacher, maps.student, maps.tokens, title, folder / "attention_maps.png")
+        artifacts = {"figure": figure.name, "student": _save_student(conversion, folder / "student").name}
+        directory = run_directory(run)
+        if directory is not None:
+            artifacts["W&B run"] = directory.resolve().relative_to(folder.resolve()).as_posix()
+        assert conversion.data is not None
+        data = {
+            "sources": conversion.data.sources,
+            "fingerprint": conversion.data.fingerprint,
+            "rows": {"train": len(conversion.data.train), "validation": len(conversion.data.validation)},
+        }
+        record = replace(record, artifacts=artifacts, data=data)
+        log_outcome(run, record, figure)
+    return record
+
+
+def _trainer(
+    build: Callable[..., Any], plain: dict[str, Any], run: Any, folder: Path, stage: str, max_epochs: int
+) -> L.Trainer:
+    """A fresh trainer for one stage, with progress bar, W&B and a CSV of its curves."""
+    callbacks = [build(options) for options in plain["callbacks"].values() if options is not None]
+    for callback in callbacks:
+        if hasattr(callback, "stage"):
+            callback.stage = stage
+    # Only training has curves; measurements stand in the record.
+    loggers = [] if stage.startswith("measure") else [WandbLogger(experiment=run), CSVLogger(folder, "curves", stage)]
+    trainer: L.Trainer = build(plain["trainer"])(
+        max_epochs=max_epochs, callbacks=callbacks, logger=loggers, default_root_dir=folder
+    )
+    return trainer
+
+
+def _with_state(record: RunRecord, result: StateResult) -> RunRecord:
+    """The record with one more measured state."""
+    measured = [
+        Measurement(f"{SCORE_PREFIX}{name}", value, UNITS[name], result.state, "validation")
+        for name, value in result.scores.items()
+    ]
+    if result.state != "teacher":
+        measured.append(Measurement(KL, result.attention.kl, "nats", result.state, "validation"))
+    measured.append(Measurement(ENTROPY, result.attention.student_entropy, "nats", result.state, "validation"))
+    cost = result.cost
+    stage = StageTime(result.state, cost.wall_s, cost.steps, cost.tokens_per_s, cost.reused)
+    return replace(record, stages=(*record.stages, stage), metrics=(*record.metrics, *measured))
+
+
+def _save_student(conversion: ConversionJob, folder: Path) -> Path:
+    """Weights, config and tokenizer of the converted model; weights only, no pickle."""
+    assert conversion.student is not None
+    folder.mkdir(parents=True, exist_ok=True)
+    save_model(conversion.student, str(folder / "model.safetensors"))
+    conversion.student.config.save_pretrained(folder)
+    conversion.tokenizer.save_pretrained(folder)
+    return folder
+
+
+def quieten() -> None:
+    """Keeps the terminal for progress and results: other libraries speak only when something is wrong."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    # Batches are made of tokenised rows in memory: worker processes would only cost start-up time.
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    warnings.filterwarnings("ignore", message=".*number of training batches.*smaller than the logging interval.*")
+    # The teacher stays in evaluation mode on purpose, and stages are measured after training rather than during it.
+    warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
+    warnings.filterwarnings("ignore", message=".*defined a `validation_step` but have no `val_dataloader`.*")
+    # Lightning 2.6 under torch 2.13.
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*", category=FutureWarning)

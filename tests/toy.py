@@ -1,0 +1,37 @@
+"""A toy task that is learnt in seconds: the label says which of two words a sentence holds."""
+
+import random
+from pathlib import Path
+
+from families import tiny_model
+from transformers import BertTokenizerFast
+
+WORDS = [f"w{index}" for index in range(20)]
+CLUES = ("good", "bad")
+
+
+def save_toy_checkpoint(folder: Path, num_labels: int = 2) -> Path:
+    """A tiny random BERT and a word-level tokenizer, in Hugging Face layout."""
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *CLUES, *WORDS]
+    (folder / "vocab.txt").write_text("\n".join(vocabulary))
+    tokenizer = BertTokenizerFast(vocab=str(folder / "vocab.txt"), do_lower_case=True)
+    tokenizer.save_pretrained(folder)
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    tiny_model("bert", scale=0.1, num_labels=num_labels, vocab_size=40, **no_dropout).save_pretrained(folder)
+    return folder
+
+
+def write_toy_task(root: Path, train_rows: int = 256, validation_rows: int = 64) -> Path:
+    """The toy task as SST-2's files in the layout of the GLUE release."""
+    draw = random.Random(0)
+    folder = root / "SST-2"
+    folder.mkdir(parents=True)
+    for name, count in (("train.tsv", train_rows), ("dev.tsv", validation_rows)):
+        lines = ["sentence\tlabel"]
+        for _ in range(count):
+            label = draw.randrange(2)
+            words = draw.choices(WORDS, k=draw.randrange(3, 12))
+            words.insert(draw.randrange(len(words)), CLUES[label])
+            lines.append(f"{' '.join(words)}\t{label}")
+        (folder / name).write_text("\n".join(lines) + "\n")
+    return root
