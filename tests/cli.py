@@ -1,5 +1,6 @@
 """The command line as tests call it: in this process, or as a user would."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -16,7 +17,13 @@ def run_here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
 
     monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
     monkeypatch.setenv("MIMICRY_ROOT", str(REPO))
-    main(REPO / "conf")
+    log = logging.getLogger("mimicry")
+    before = log.handlers, log.propagate
+    try:
+        main(REPO / "conf")
+    finally:
+        # Other tests read log lines through pytest's own handler.
+        log.handlers, log.propagate = before
 
 
 def run_outside(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

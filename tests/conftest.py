@@ -35,6 +35,7 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
 
         def connect(self: socket.socket, address: Any) -> Any:
             if self.family in (socket.AF_INET, socket.AF_INET6) and not is_loopback(str(address[0])):
+                self.close()
                 # Not an OSError: clients retry those, or hide them behind a message of their own.
                 raise RuntimeError(f"tests run offline, but this one connects to {address}")
             return original(self, address)

@@ -26,7 +26,7 @@ NUM_LAYERS = 2
 
 
 def tiny_model(family: str, scale: float = 0.3, **changes: object) -> PreTrainedModel:
-    """A random classifier of the family, in evaluation mode; weights of this `scale` are enough for attention to matter."""
+    """A random classifier of the family, in evaluation mode; at the default scale its attention matters."""
     config = AutoConfig.for_model(family, **(FAMILIES[family] | changes))
     model = AutoModelForSequenceClassification.from_config(config).eval()
     with torch.no_grad():

@@ -21,7 +21,6 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
 
 import platformdirs
 from rich.console import Console
@@ -208,7 +207,7 @@ def _extract(asset: Asset, archive: Path, ready: Path) -> Path:
     return ready
 
 
-def _read_member(source: IO[bytes], path: str, *inner: str) -> bytes:
+def _read_member(source: io.BufferedIOBase, path: str, *inner: str) -> bytes:
     if zipfile.is_zipfile(source):
         with zipfile.ZipFile(source) as zipped:
             entry = zipped.getinfo(path)

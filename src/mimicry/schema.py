@@ -2,8 +2,9 @@
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, get_args, get_type_hints
+from collections.abc import Callable, Mapping, Sequence
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from beartype import BeartypeConf
 from beartype.door import is_bearable
@@ -42,7 +43,7 @@ def import_target(path: str, where: str) -> Callable[..., Any]:
     module, _, attribute = path.rpartition(".")
     try:
         target: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{where}._target_: cannot import {path!r} ({error})") from error
     return target
 
@@ -67,14 +68,20 @@ def check_signature(target: Callable[..., Any], options: Mapping[str, Any], wher
 
 def fits(value: Any, hint: Any) -> bool:
     """Whether a plain value is of the hinted type; booleans do not pass for numbers."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(fits(value, part) for part in args)
+    if origin is Literal:
+        return any(type(value) is type(choice) and value == choice for choice in args)
     if isinstance(value, bool):
-        return (
-            hint is Any or hint is bool or any(fits(value, part) for part in get_args(hint) if isinstance(part, type))
-        )
+        return hint in (Any, bool, object)
+    if isinstance(value, list) and origin in (list, Sequence):
+        return all(fits(item, args[0]) for item in value)
     # YAML has no tuples: a list may stand for one.
-    return is_bearable(value, hint, conf=CONF) or (
-        isinstance(value, list) and is_bearable(tuple(value), hint, conf=CONF)
-    )
+    if isinstance(value, list) and origin is tuple:
+        parts = [args[0]] * len(value) if args[-1] is Ellipsis else args
+        return len(parts) == len(value) and all(map(fits, value, parts))
+    return is_bearable(value, hint, conf=CONF)
 
 
 def describe(hint: Any) -> str:

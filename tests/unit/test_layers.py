@@ -20,7 +20,7 @@ ALLOWED = {
     "transformers": ("mimicry.conversion", "mimicry.data", "mimicry.training.optimization", "mimicry.execution"),
     "wandb": ("mimicry.reporting",),
 }
-# One function imports this name and another installs it: both names mean the same library.
+# Other names of the same library.
 ALIASES = {"pytorch_lightning": "lightning", "lightning_fabric": "lightning"}
 
 

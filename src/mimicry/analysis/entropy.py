@@ -12,9 +12,9 @@ def check_rows(name: str, weights: Weights, key_mask: KeyMask | None) -> Weights
         weights = weights.masked_fill(~key_mask[:, None, None, :], 0.0)
     if weights.numel() == 0:
         return weights
-    if float(weights.min()) < 0:
-        raise ValueError(f"{name} must be non-negative, got {float(weights.min()):.3g}")
-    worst = float((weights.sum(dim=-1) - 1.0).abs().max())
+    if float(weights.detach().min()) < 0:
+        raise ValueError(f"{name} must be non-negative, got {float(weights.detach().min()):.3g}")
+    worst = float((weights.detach().sum(dim=-1) - 1.0).abs().max())
     # `not <=` so that NaN is refused too.
     if not worst <= 1e-4:
         raise ValueError(f"{name} must sum to 1 over visible keys within 1e-4 in every row, off by {worst:.3g}")

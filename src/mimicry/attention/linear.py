@@ -19,13 +19,15 @@ class LinearAttention(Attention):
 
     Features and sums are computed in float32 (float64 for float64 inputs). Maps given by their logarithm are evaluated
     as exp(log phi - shift) with one shift per feature common to all keys, and one per query: both cancel exactly in
-    a_ij, so gradients need not flow through them and no projection is too large for exp.
+    a_ij, so gradients need not flow through them, and bidirectional attention overflows for no projection. In causal
+    attention the shift covers future keys too: a key whose exponent lies more than 80 below that of a later one
+    counts as zero there.
 
     Args:
         dims: sizes of the layer.
         feature_map: builds one map from `dims`; keys get their own copy of what it builds.
         tie_maps: use one and the same map for queries and keys (an ablation).
-        eps: floor of the normaliser, > 0; reached only by rows without a visible key.
+        eps: floor of the normaliser, > 0; far below what any row with a visible key sums to.
     """
 
     def __init__(
@@ -33,7 +35,7 @@ class LinearAttention(Attention):
         dims: AttentionDims,
         feature_map: Callable[..., FeatureMap],
         tie_maps: bool = False,
-        eps: float = 1.0e-12,
+        eps: float = 1.0e-30,
     ) -> None:
         super().__init__(dims)
         if eps <= 0:

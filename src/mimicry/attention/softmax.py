@@ -29,7 +29,8 @@ class SoftmaxAttention(Attention):
         self.check(q, k, key_mask)
         # Scores in at least float32: half precision cannot normalise a long row.
         dtype = torch.promote_types(q.dtype, torch.float32)
-        scores = torch.einsum("bhnd,bhmd->bhnm", q.to(dtype), k.to(dtype)) * self.dims.head_dim**-0.5
+        with torch.autocast(q.device.type, enabled=False):
+            scores = torch.einsum("bhnd,bhmd->bhnm", q.to(dtype), k.to(dtype)) * self.dims.head_dim**-0.5
         visible = self.visible(q, k, key_mask)
         if visible is None:
             return scores.softmax(dim=-1)

@@ -5,20 +5,24 @@ import logging
 import sys
 from pathlib import Path
 
-from mimicry.reporting.comparison import comparison_markdown, group_records, read_records
+from mimicry.reporting.comparison import comparison_tables, read_records, save_collection
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Write one Markdown table per regime, model and task to standard output; 1 when there is no record."""
     parser = argparse.ArgumentParser(prog="python -m mimicry.reporting", description=__doc__)
     parser.add_argument("root", type=Path, help="folder with run records, at any depth")
-    root = parser.parse_args(arguments).root
+    parser.add_argument("--save", type=Path, metavar="DIR", help="also write the records and tables there, to commit")
+    options = parser.parse_args(arguments)
+    root = options.root
     logging.basicConfig(format="%(levelname)s %(message)s")
     records = read_records(root)
     if not records:
         logging.getLogger(__name__).error("root must hold a readable run record, found none below %s", root)
         return 1
-    sys.stdout.write("\n".join(comparison_markdown(group) for group in group_records(records).values()))
+    if options.save is not None:
+        save_collection(records, options.save)
+    sys.stdout.write(comparison_tables(records))
     return 0
 
 

@@ -1,5 +1,6 @@
 """Attention variants side by side, from run records on disk."""
 
+import json
 import logging
 import statistics
 from collections import defaultdict
@@ -7,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mimicry.reporting.run_record import (
+    COLLECTION_NAME,
     ENTROPY,
     KL,
     RECORD_NAME,
@@ -14,22 +16,39 @@ from mimicry.reporting.run_record import (
     ModelState,
     RunRecord,
     config_fingerprint,
-    read_record,
+    parse_record,
 )
+from mimicry.reporting.schema import to_plain
 from mimicry.reporting.tables import GAP, STATE_LABELS, fraction_of_teacher, markdown_table, metric_heading, number
 
 _log = logging.getLogger(__name__)
 
 
 def read_records(root: Path) -> list[RunRecord]:
-    """Every readable record below `root`, sorted by path; a broken one is warned about and left out."""
+    """Every readable record below `root`, single or collected, sorted by path; a broken one is warned about."""
     records = []
-    for path in sorted(root.rglob(RECORD_NAME)):
-        try:
-            records.append(read_record(path))
-        except (ValueError, OSError) as error:
-            _log.warning("ignoring a broken run record: %s", error)
+    for path in sorted([*root.rglob(RECORD_NAME), *root.rglob(COLLECTION_NAME)]):
+        lines = path.read_bytes().splitlines() if path.name == COLLECTION_NAME else [path.read_bytes()]
+        for position, line in enumerate(lines, 1):
+            where = f"{path}:{position}" if path.name == COLLECTION_NAME else str(path)
+            try:
+                records.append(parse_record(line, where))
+            except ValueError as error:
+                _log.warning("ignoring a broken run record: %s", error)
     return records
+
+
+def save_collection(records: Sequence[RunRecord], folder: Path) -> None:
+    """Writes records and their tables into one folder to commit: `records.jsonl` and `table.md`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(to_plain(record), sort_keys=True, ensure_ascii=False) for record in records]
+    (folder / COLLECTION_NAME).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "table.md").write_text(comparison_tables(records), encoding="utf-8")
+
+
+def comparison_tables(records: Sequence[RunRecord]) -> str:
+    """One Markdown table per regime, model and task."""
+    return "\n".join(comparison_markdown(group) for group in group_records(records).values())
 
 
 def group_records(records: Sequence[RunRecord]) -> dict[tuple[str, str, str], list[RunRecord]]:

@@ -23,6 +23,8 @@ from mimicry.reporting.schema import from_plain, to_plain
 
 SCHEMA_VERSION = 1
 RECORD_NAME = "record.json"
+# Records kept together, one a line: small enough to commit, and all that a table needs.
+COLLECTION_NAME = "records.jsonl"
 SCORE_PREFIX = "val/"
 KL = "analysis/kl"
 ENTROPY = "analysis/entropy"
@@ -164,14 +166,19 @@ def read_record(path: Path) -> RunRecord:
         FileNotFoundError: when there is no such file.
         ValueError: one line naming the file and the field.
     """
+    return parse_record(path.read_bytes(), str(path))
+
+
+def parse_record(text: bytes, where: str) -> RunRecord:
+    """A record from its JSON text; ValueError with one line that starts with `where`."""
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = json.loads(text)
         version = plain.get("schema_version") if isinstance(plain, dict) else None
         if version != SCHEMA_VERSION:
             raise ValueError(f"field 'schema_version' must be {SCHEMA_VERSION}, got {version!r}")
         return from_plain(RunRecord, plain, "")
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{where}: {error}") from error
 
 
 def finished_record(folder: Path) -> RunRecord | None:

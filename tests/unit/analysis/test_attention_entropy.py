@@ -57,7 +57,7 @@ def test_each_example_has_its_own_mask() -> None:
     torch.testing.assert_close(entropy, torch.tensor([5.0, 2.0]).log()[:, None, None].expand(2, 3, 4))
 
 
-def test_the_gradient_is_finite_for_positive_weights() -> None:
+def test_the_gradient_is_that_of_the_formula() -> None:
     weights = distributions(1, 1, 3, 5).requires_grad_()
     (gradient,) = torch.autograd.grad(attention_entropy(weights).sum(), weights)
     torch.testing.assert_close(gradient, -weights.log() - 1)

@@ -135,7 +135,12 @@ def test_hooks_are_gone_after_the_block(x: Tensor) -> None:
 
 def test_hooks_are_gone_after_an_exception(x: Tensor) -> None:
     model = Model("positional", "keyword")
-    with pytest.raises(KeyError, match="stop"), capture(model):
-        model(x, None)
-        raise KeyError("stop")
+
+    def interrupted() -> None:
+        with capture(model):
+            assert hooks(model) == 2
+            raise KeyError("stop")
+
+    with pytest.raises(KeyError, match="stop"):
+        interrupted()
     assert hooks(model) == 0

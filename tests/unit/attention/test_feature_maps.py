@@ -1,6 +1,7 @@
 """Each feature map against its formula, written out in NumPy."""
 
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -248,7 +249,7 @@ def test_performer_is_the_exponential_of_its_random_projections(row_scaling: Any
 def estimate_and_exact(row_scaling: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The estimated kernel of 5 queries and 5 keys, exp(q . k / sqrt(d)), and |q + k|^2 / sqrt(d)."""
     feature_map = PerformerFeatureMap(AttentionDims(1, WIDTH, False), num_features=40_000, row_scaling=row_scaling)
-    q, k = 0.7 * torch.randn(2, 1, 1, 5, WIDTH, dtype=torch.float64)
+    q, k = 0.5 * torch.randn(2, 1, 1, 5, WIDTH, dtype=torch.float64)
     estimate = feature_map.double()(q) @ feature_map(k).transpose(-1, -2)
     exact = np.exp((q @ k.transpose(-1, -2)).numpy() / math.sqrt(WIDTH))
     return estimate.numpy(), exact, (q[:, :, :, None] + k[:, :, None]).square().sum(dim=-1).numpy() / math.sqrt(WIDTH)
@@ -264,7 +265,7 @@ def test_performer_with_constant_norms_averages_over_the_sphere() -> None:
     estimate, exact, squares = estimate_and_exact("sqrt_d")
     # E exp(w . z) is 0F1(d/2, d |z|^2 / 4) for w uniform on the sphere of radius sqrt(d), not exp(|z|^2 / 2).
     bias = hyp0f1(WIDTH / 2, WIDTH * squares / 4) / np.exp(squares / 2)
-    assert bias.min() < 0.9
+    assert bias.min() < 0.97
     np.testing.assert_allclose(estimate, exact * bias, rtol=0.03)
 
 
@@ -276,6 +277,14 @@ def test_performer_rows_are_orthogonal_inside_blocks_of_head_dim(features: int, 
     for block in feature_map.rows.double().split(width):
         unit = block / block.norm(dim=1, keepdim=True)
         torch.testing.assert_close(unit @ unit.T, torch.eye(len(block)).double(), rtol=0, atol=1e-6)
+
+
+def test_performer_rows_point_everywhere_alike() -> None:
+    width, blocks = 8, 2000
+    feature_map = PerformerFeatureMap(AttentionDims(1, width, False), num_features=width * blocks, row_scaling="sqrt_d")
+    mean = feature_map.rows.view(blocks, width, width).mean(dim=0)
+    # Entries of a uniform rotation times sqrt(d) have mean 0 and variance 1.
+    assert mean.abs().max() < 5 / math.sqrt(blocks)
 
 
 def test_performer_row_norms_follow_the_row_scaling() -> None:
@@ -373,9 +382,8 @@ OUT_OF_RANGE: list[tuple[Callable[..., FeatureMap], dict[str, Any], str]] = [
 def test_options_out_of_range_are_refused_in_one_line(
     kind: Callable[..., FeatureMap], options: dict[str, Any], message: str
 ) -> None:
-    with pytest.raises(ValueError) as raised:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         kind(DIMS, **options)
-    assert str(raised.value) == message
 
 
 def test_an_unknown_row_scaling_is_refused() -> None:

@@ -94,18 +94,7 @@ def test_gradients_of_large_projections_are_finite(name: str, dtype: torch.dtype
         assert tensor.grad.isfinite().all()
 
 
-def low_variants() -> list[object]:
-    broken = {
-        "elu": "features below 1e-6 meet the floor of the normaliser, below exp(-17) they round to zero",
-        "cosformer": "the cosine of a far key pushes eps^2 below the floor of the normaliser",
-    }
-    return [
-        pytest.param(name, marks=[pytest.mark.xfail(reason=broken[name])] if name in broken else [])
-        for name in shipped_variants()
-    ]
-
-
-@pytest.mark.parametrize("name", low_variants())
+@pytest.mark.parametrize("name", shipped_variants())
 def test_rows_sum_to_one_however_negative_queries_and_keys_are(name: str) -> None:
     attn: Attention = load_variant(name)(dims=AttentionDims(2, WIDTH, causal=False))
     q = k = torch.full((1, 2, 500, WIDTH), -20.0)

@@ -46,12 +46,12 @@ def test_weights_with_holes_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", ["/no/such/folder", "./missing", "~/missing-model", "a/b/c"])
 def test_a_missing_folder_is_refused_before_anything_is_loaded(path: str) -> None:
-    with pytest.raises(ValueError, match="model.path: no such folder"):
+    with pytest.raises(ValueError, match=r"model\.path: no such folder"):
         Checkpoint(path).check()
 
 
 def test_an_unknown_asset_is_refused() -> None:
-    with pytest.raises(ValueError, match="model.path must be one of asset:minilm when embedded, got 'asset:gpt'"):
+    with pytest.raises(ValueError, match=r"model.path must be one of asset:minilm when embedded, got 'asset:gpt'"):
         Checkpoint("asset:gpt").check()
 
 
@@ -73,11 +73,11 @@ def test_a_folder_that_cannot_work_is_refused_at_once(tmp_path: Path, config: st
 
 
 def test_an_unreachable_hub_is_one_line_with_a_way_out() -> None:
-    with pytest.raises(ValueError, match="cannot load 'nobody/nothing'.*a local folder works too") as refused:
+    with pytest.raises(ValueError, match=r"cannot load 'nobody/nothing'.*a local folder works too") as refused:
         Checkpoint("nobody/nothing").load(num_labels=2)
     assert "\n" not in str(refused.value)
 
 
 def test_a_short_max_length_is_refused() -> None:
-    with pytest.raises(ValueError, match="model.max_length must be >= 8, got 7"):
+    with pytest.raises(ValueError, match=r"model.max_length must be >= 8, got 7"):
         Checkpoint("asset:minilm", max_length=7)

@@ -80,3 +80,27 @@ def test_the_command_prints_one_table_per_task_and_skips_broken_files(
 def test_the_command_fails_in_one_line_without_records(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert main([str(tmp_path)]) == 1
     assert f"root must hold a readable run record, found none below {tmp_path}" in caplog.text
+
+
+def test_saved_records_rebuild_the_same_table_anywhere(
+    make_record: MakeRecord, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        write_record(make_record(seed=seed), tmp_path / "runs" / str(seed))
+    assert main([str(tmp_path / "runs"), "--save", str(tmp_path / "kept")]) == 0
+    shown = capsys.readouterr().out
+    assert (tmp_path / "kept" / "table.md").read_text() == shown
+    assert main([str(tmp_path / "kept")]) == 0
+    assert capsys.readouterr().out == shown
+
+
+def test_a_broken_line_of_saved_records_is_warned_about_by_number(
+    make_record: MakeRecord, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_record(make_record(), tmp_path / "runs")
+    main([str(tmp_path / "runs"), "--save", str(tmp_path / "kept")])
+    with (tmp_path / "kept" / "records.jsonl").open("a") as file:
+        file.write('{"schema_version": 99}\n')
+    with caplog.at_level(logging.WARNING):
+        assert len(read_records(tmp_path / "kept")) == 1
+    assert "records.jsonl:2: field 'schema_version'" in caplog.text

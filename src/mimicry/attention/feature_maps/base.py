@@ -8,7 +8,7 @@ from mimicry.shapes import Features, HeadStates
 
 
 class FeatureMap(nn.Module, ABC):
-    """phi: R^d -> R^f applied to every token of every head, with outputs >= 0.
+    """phi: R^d -> R^f applied to every token of every head, with phi(q) . phi(k) >= 0.
 
     One instance serves the queries of a layer, another its keys. A map owns its parameters and its input scaling.
 

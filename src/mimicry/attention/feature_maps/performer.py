@@ -61,7 +61,10 @@ class PerformerFeatureMap(LogFeatureMap):
         size = (self.head_dim, self.head_dim)
         blocks = math.ceil(self.feature_dim / self.head_dim)
         gaussian = torch.randn(blocks, *size, generator=generator, dtype=torch.float64)
-        rows = torch.linalg.qr(gaussian).Q.mT.reshape(-1, self.head_dim)[: self.feature_dim]
+        # The signs make Q a uniform rotation; without them its rows lean to one side and the kernel is biased.
+        q, r = torch.linalg.qr(gaussian)
+        q = q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None, :]
+        rows = q.mT.reshape(-1, self.head_dim)[: self.feature_dim]
         if self.row_scaling == "chi":
             norms = torch.randn(self.feature_dim, self.head_dim, generator=generator, dtype=torch.float64).norm(dim=1)
         elif self.row_scaling == "sqrt_d":

@@ -1,0 +1,67 @@
+"""Every option of every group composes, names only what its target takes, and commands shown to users compose."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from cli import REPO
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from mimicry.app import check_config
+
+CONF = REPO / "conf"
+OPTIONS = sorted(
+    f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name not in ("hydra", "debug")
+)
+README = (REPO / "README.md").read_text(encoding="utf-8")
+COMMANDS = re.findall(r"^python run\.py (.*)$", README + (CONF / "config.yaml").read_text(encoding="utf-8"), re.M)
+
+
+@pytest.fixture(autouse=True)
+def _root(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIMICRY_ROOT", str(REPO))
+
+
+def composed(*overrides: str) -> dict:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("config", overrides=list(overrides))
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_composes_and_fits_its_constructor(option: str) -> None:
+    check_config(composed(option))
+
+
+def test_the_smoke_overlay_composes_on_every_task() -> None:
+    for path in CONF.glob("task/*.yaml"):
+        plain = composed(f"task={path.stem}", "debug=smoke")
+        check_config(plain)
+        assert plain["task"]["max_train_rows"] == 64
+
+
+def test_the_command_line_wins_over_the_model_s_own_budgets() -> None:
+    assert composed()["regime"]["teach"]["learning_rate"] == 2e-4
+    assert composed("model=bert_base")["regime"]["teach"]["learning_rate"] == 2e-5
+    assert composed("regime.teach.learning_rate=1e-3")["regime"]["teach"]["learning_rate"] == 1e-3
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS)))
+def test_commands_shown_to_users_compose(command: str) -> None:
+    words = [word for word in shlex.split(command, comments=True) if not word.startswith("-")]
+    # Of a sweep's choices the first stands for all.
+    overrides = [word if "[" in word else re.sub(r"=([^,]*),.*", r"=\1", word) for word in words]
+    check_config(composed(*overrides))
+
+
+def test_every_yaml_is_short_and_says_first_what_it_is() -> None:
+    for path in CONF.rglob("*.yaml"):
+        lines = path.read_text(encoding="utf-8").splitlines()
+        assert lines[0].startswith("#"), path
+        assert len(lines) <= (60 if path.name == "config.yaml" else 40), path
+
+
+def test_a_wheel_carries_what_conf_attn_shows() -> None:
+    assert (CONF / "attn").resolve() == Path(REPO, "src/mimicry/attention/variants").resolve()

@@ -1,0 +1,135 @@
+import copy
+import functools
+
+import pytest
+import torch
+from families import padded_batch, tiny_model
+from torch.optim import AdamW, Optimizer
+
+import mimicry
+from mimicry.analysis import attention_entropy, attention_kl
+from mimicry.attention.capture import attention_layers, capture
+from mimicry.conversion.seam import ATTRIBUTE
+from mimicry.objectives import soft_cross_entropy
+from mimicry.training.attention_analysis import summarise_attention
+from mimicry.training.distillation import DistillationModule, mean_over_queries
+from mimicry.training.optimization import warmup_schedule
+
+
+def distillation(attn: str = "hedgehog") -> tuple[DistillationModule, torch.nn.Module, torch.nn.Module]:
+    teacher = mimicry.canonicalise(tiny_model("bert"))
+    student = mimicry.convert(teacher, attn)
+    module = DistillationModule(teacher, student, functools.partial(AdamW, lr=0.1), warmup_schedule, 1e-2)
+    module.log = lambda *_, **__: None
+    return module, teacher, student
+
+
+def batch_with_labels() -> dict[str, torch.Tensor]:
+    return padded_batch() | {"labels": torch.tensor([0, 1, 2])}
+
+
+def test_only_the_maps_get_gradients_and_all_of_them_do() -> None:
+    module, teacher, student = distillation()
+    module.training_step(batch_with_labels(), 0).backward()
+    touched = {name for name, p in student.named_parameters() if p.grad is not None}
+    assert touched == {name for name, _ in student.named_parameters() if ATTRIBUTE in name}
+    assert all(p.grad is None for p in teacher.parameters())
+
+
+def test_the_optimizer_holds_the_maps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, _, student = distillation()
+    monkeypatch.setattr(DistillationModule, "trainer", type("", (), {"estimated_stepping_batches": 10})())
+    optimizer: Optimizer = module.configure_optimizers()["optimizer"]
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    assert held == {id(p) for name, p in student.named_parameters() if ATTRIBUTE in name}
+
+
+def test_the_loss_is_the_mean_over_layers_of_the_loss_on_the_teacher_s_own_states() -> None:
+    module, teacher, student = distillation()
+    batch = batch_with_labels()
+    with torch.no_grad(), capture(teacher) as captured:
+        teacher(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    expected = [
+        soft_cross_entropy(
+            attention_layers(teacher)[name].weights(seen.q, seen.k, seen.key_mask),
+            layer.weights(seen.q, seen.k, seen.key_mask),
+            seen.key_mask,
+        )
+        for (name, seen), layer in zip(captured.items(), attention_layers(student).values(), strict=True)
+    ]
+    torch.testing.assert_close(module.training_step(batch, 0), torch.stack(expected).mean())
+
+
+def test_errors_of_one_layer_do_not_reach_the_next() -> None:
+    module, _, student = distillation()
+    batch = batch_with_labels()
+    first, second = attention_layers(student).values()
+    module.training_step(batch, 0).backward()
+    before = second.query_map.projection.weight.grad.clone()
+    # A ruined first layer changes its own loss and nothing of the second's.
+    torch.nn.init.normal_(first.query_map.projection.weight)
+    module.zero_grad()
+    module.training_step(batch, 0).backward()
+    torch.testing.assert_close(second.query_map.projection.weight.grad, before)
+
+
+def test_padding_does_not_enter_the_loss() -> None:
+    module, _, _ = distillation()
+    batch = batch_with_labels()
+    longer = {
+        "input_ids": torch.nn.functional.pad(batch["input_ids"], (0, 5), value=9),
+        "attention_mask": torch.nn.functional.pad(batch["attention_mask"], (0, 5)),
+        "labels": batch["labels"],
+    }
+    torch.testing.assert_close(module.training_step(longer, 0), module.training_step(batch, 0))
+
+
+def test_distilling_lowers_the_divergence_and_leaves_the_teacher_alone() -> None:
+    module, teacher, student = distillation()
+    batch, before = batch_with_labels(), copy.deepcopy(teacher.state_dict())
+    first = summarise_attention(teacher, student, [batch])
+    optimizer = AdamW(module.students.parameters(), lr=1e-2)
+    for _ in range(30):
+        optimizer.zero_grad()
+        module.training_step(batch, 0).backward()
+        optimizer.step()
+    assert summarise_attention(teacher, student, [batch]).kl < 0.5 * first.kl
+    assert all(torch.equal(value, before[name]) for name, value in teacher.state_dict().items())
+
+
+def test_a_loss_that_is_not_finite_stops_the_stage() -> None:
+    module, _, student = distillation()
+    with torch.no_grad():
+        next(iter(attention_layers(student).values())).query_map.projection.weight.fill_(torch.nan)
+    with pytest.raises(FloatingPointError, match=r"distill: loss is nan at step 0; lower regime.distill.learning_rate"):
+        module.training_step(batch_with_labels(), 0)
+
+
+def test_the_summary_weighs_every_real_query_the_same_however_it_is_batched() -> None:
+    teacher = mimicry.canonicalise(tiny_model("bert"))
+    student = mimicry.convert(teacher, "elu")
+    batch = padded_batch()
+    rows = [{name: value[i : i + 1] for name, value in batch.items()} for i in range(3)]
+    whole, split = summarise_attention(teacher, student, [batch]), summarise_attention(teacher, student, rows)
+    assert split.kl == pytest.approx(whole.kl, rel=1e-5)
+    assert split.student_entropy == pytest.approx(whole.student_entropy, rel=1e-5)
+    assert split.teacher_entropy == pytest.approx(whole.teacher_entropy, rel=1e-5)
+
+
+def test_a_teacher_against_itself_has_no_divergence() -> None:
+    teacher = mimicry.canonicalise(tiny_model("bert"))
+    summary = summarise_attention(teacher, teacher, [padded_batch()])
+    assert summary.kl == pytest.approx(0, abs=1e-6)
+    assert summary.student_entropy == summary.teacher_entropy
+
+
+def test_the_mean_over_queries_leaves_padding_out() -> None:
+    values = torch.tensor([[[1.0, 2.0, 100.0]]])
+    assert mean_over_queries(values, torch.tensor([[True, True, False]])) == 1.5
+    assert mean_over_queries(values, None) == values.mean()
+
+
+def test_cross_entropy_minus_entropy_is_divergence() -> None:
+    a, b = torch.rand(2, 3, 4, 5).softmax(-1), torch.rand(2, 3, 4, 5).softmax(-1)
+    gap = soft_cross_entropy(a, b) - attention_entropy(a).mean()
+    torch.testing.assert_close(gap, attention_kl(a, b).mean())

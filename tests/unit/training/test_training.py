@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from sklearn import metrics as reference
+from torch.optim import SGD
+
+from mimicry.training.budget import Budget
+from mimicry.training.metrics import UNITS, build_metrics
+from mimicry.training.optimization import lightning_optimizers, warmup_schedule
+
+REFERENCES = {
+    "accuracy": lambda y, p: reference.accuracy_score(y, p),
+    "f1": lambda y, p: reference.f1_score(y, p),
+    "matthews": lambda y, p: reference.matthews_corrcoef(y, p),
+    "pearson": lambda y, p: stats.pearsonr(y, p).statistic,
+    "spearman": lambda y, p: stats.spearmanr(y, p).statistic,
+}
+
+
+@pytest.mark.parametrize("name", REFERENCES)
+def test_metrics_equal_scikit_learn_and_scipy_over_several_batches(name: str) -> None:
+    draw = np.random.default_rng(0)
+    regression = name in ("pearson", "spearman")
+    labels = draw.uniform(0, 5, 60) if regression else draw.integers(0, 2, 60)
+    # Right two times out of three, so that no metric sits at an end of its range.
+    guesses = labels + draw.normal(size=60) if regression else np.where(draw.random(60) < 0.66, labels, 1 - labels)
+    metric = build_metrics((name,), num_labels=1 if regression else 2)
+    for rows in np.array_split(np.arange(60), 7):
+        metric.update(torch.tensor(guesses[rows]), torch.tensor(labels[rows]))
+    assert float(metric.compute()[name]) == pytest.approx(REFERENCES[name](labels, guesses), abs=1e-5)
+    assert name in UNITS
+
+
+def test_accuracy_over_three_classes_counts_examples_and_not_classes() -> None:
+    metric = build_metrics(("accuracy",), num_labels=3)
+    metric.update(torch.tensor([0, 0, 0, 0]), torch.tensor([0, 0, 0, 2]))
+    assert float(metric.compute()["accuracy"]) == 0.75
+
+
+def test_an_unknown_metric_is_refused() -> None:
+    with pytest.raises(ValueError, match="metrics must be among accuracy, f1, matthews, pearson, spearman, got 'bleu'"):
+        build_metrics(("accuracy", "bleu"), 2)
+
+
+@pytest.mark.parametrize("decay", ["linear", "cosine"])
+def test_the_schedule_warms_up_to_the_peak_and_ends_at_zero(decay: str) -> None:
+    optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedule = warmup_schedule(optimizer, total_steps=100, decay=decay, warmup=0.1)
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == 0
+    assert rates[10] == pytest.approx(0.5)
+    assert rates[:11] == sorted(rates[:11])
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_optimizer_gets_trainable_parameters_only() -> None:
+    frozen, free = torch.nn.Parameter(torch.zeros(1), requires_grad=False), torch.nn.Parameter(torch.zeros(1))
+    built = lightning_optimizers(SGD, warmup_schedule, [frozen, free], learning_rate=0.1, total_steps=5)
+    assert built["optimizer"].param_groups[0]["params"] == [free]
+    assert built["lr_scheduler"]["interval"] == "step"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": -1}, "epochs must be >= 0, got -1"),
+        ({"learning_rate": 0.0}, "learning_rate must be > 0, got 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be > 0, got nan"),
+        ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
+        ({"max_rows": 0}, "max_rows must be >= 1, got 0"),
+    ],
+)
+def test_a_budget_out_of_range_is_refused(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Budget(**({"epochs": 1, "learning_rate": 1e-3, "batch_size": 8} | options))
