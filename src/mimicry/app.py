@@ -17,7 +17,7 @@ from mimicry.assets import AssetError
 log = logging.getLogger("mimicry")
 
 # What bad input, a missing network or diverging training raises; anything else is a bug and keeps its traceback.
-EXPECTED = (ValueError, RuntimeError, OSError, FloatingPointError, AssetError)
+EXPECTED = (ValueError, OSError, FloatingPointError, AssetError)
 GROUPS = (
     *("regime", "attn", "model", "task", "optimizer", "scheduler"),
     *("trainer", "logger", "callbacks", "analysis", "paths"),
@@ -102,11 +102,7 @@ def check_config(plain: dict[str, Any]) -> None:
 
 
 def set_up_logging() -> None:
-    """Our own log lines in a readable form on standard error; other libraries only when something is wrong."""
-    from rich.console import Console
-    from rich.logging import RichHandler
-
-    handler = RichHandler(console=Console(stderr=True), show_time=False, show_level=False, show_path=False)
-    log.handlers = [handler]
+    """Our own log lines on standard error, never wrapped; other libraries only when something is wrong."""
+    log.handlers = [logging.StreamHandler()]
     log.setLevel(logging.INFO)
     log.propagate = False

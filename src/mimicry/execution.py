@@ -7,7 +7,6 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,17 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from safetensors.torch import save_model
 
 from mimicry.assets import cache_root
+from mimicry.recording import blank_record, with_state
 from mimicry.regimes.job import ConversionJob, Parts
-from mimicry.regimes.runner import StateResult
 from mimicry.reporting.plots import attention_maps_figure
-from mimicry.reporting.provenance import git_state, hardware, package_versions, peak_memory_bytes
+from mimicry.reporting.provenance import peak_memory_bytes
 from mimicry.reporting.run_record import (
-    ENTROPY,
-    KL,
-    SCORE_PREFIX,
-    Measurement,
     RunRecord,
-    StageTime,
     failure_reason,
     finished_record,
     write_record,
 )
 from mimicry.reporting.tracking import TrackedJob, Tracking, log_outcome, run_directory, wandb_run
-from mimicry.training.metrics import UNITS
 
 log = logging.getLogger(__name__)
 
@@ -69,38 +62,25 @@ def run_and_record(
         seed=plain["seed"],
     )
     parts.check()
-    commit, dirty = git_state(Path(__file__).parent)
-    record = RunRecord(
-        status="failed",
-        reason="did not finish",
-        **identity,
-        seed=parts.seed,
-        fingerprint=fingerprint,
-        # Where results lie is this machine's matter.
-        config={key: value for key, value in plain.items() if key != "paths"},
-        commit=commit,
-        dirty=dirty,
-        versions=package_versions(),
-        hardware=hardware(),
-        data={},
-        stages=(),
-        metrics=(),
-        peak_memory_bytes=None,
-        wall_s=0.0,
-        started_at=datetime.now(UTC).isoformat(timespec="seconds"),
-        artifacts={},
-    )
+    record = blank_record(plain, identity, fingerprint)
+
+    def keep(newer: RunRecord) -> None:
+        nonlocal record
+        record = newer
+
     began = time.perf_counter()
     # Curves of an earlier attempt would mix with ours.
     shutil.rmtree(folder / "curves", ignore_errors=True)
     try:
-        record = _tracked(build, plain, parts, record, folder)
-        record = replace(record, status="finished", reason=None)
+        _run(build, plain, parts, folder, record, keep)
+        keep(replace(record, status="finished", reason=None))
     except BaseException as error:
-        record = replace(record, reason=failure_reason(error))
+        # Lightning turns Ctrl-C during training into an exit.
+        stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+        keep(replace(record, reason="interrupted" if stopped else failure_reason(error)))
         raise
     finally:
-        record = replace(record, wall_s=time.perf_counter() - began, peak_memory_bytes=peak_memory_bytes())
+        keep(replace(record, wall_s=time.perf_counter() - began, peak_memory_bytes=peak_memory_bytes()))
         _write(record, folder)
     return record
 
@@ -112,9 +92,15 @@ def _write(record: RunRecord, folder: Path) -> None:
         write_record(record, folder)
 
 
-def _tracked(
-    build: Callable[..., Any], plain: dict[str, Any], parts: Parts, record: RunRecord, folder: Path
-) -> RunRecord:
+def _run(
+    build: Callable[..., Any],
+    plain: dict[str, Any],
+    parts: Parts,
+    folder: Path,
+    record: RunRecord,
+    keep: Callable[[RunRecord], None],
+) -> None:
+    """Runs the job under tracking; `keep` gets the record whenever it has grown, so that a crash loses nothing."""
     tracking: Tracking = build(plain["logger"])
     job = TrackedJob(
         project=tracking.project,
@@ -129,9 +115,10 @@ def _tracked(
     with wandb_run(job, folder, tracking.mode) as run:
         trainer = functools.partial(_trainer, build, plain, run, folder)
         key = {name: plain[name] for name in TEACHER_KEYS} | {"teach": plain["regime"]["teach"]}
-        conversion = ConversionJob(parts, trainer, cache_root() / "teachers", key)
+        conversion = ConversionJob(parts, trainer, cache_root() / "teachers", key, reuse_teacher=not plain["rerun"])
         for result in conversion.run():
-            record = _with_state(record, result)
+            record = with_state(record, result)
+            keep(record)
             scores = ", ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
             log.info("%s: %s", result.state.replace("_", " "), scores)
         maps = conversion.attention_maps()
@@ -148,8 +135,8 @@ def _tracked(
             "rows": {"train": len(conversion.data.train), "validation": len(conversion.data.validation)},
         }
         record = replace(record, artifacts=artifacts, data=data)
+        keep(record)
         log_outcome(run, record, figure)
-    return record
 
 
 def _trainer(
@@ -166,20 +153,6 @@ def _trainer(
         max_epochs=max_epochs, callbacks=callbacks, logger=loggers, default_root_dir=folder
     )
     return trainer
-
-
-def _with_state(record: RunRecord, result: StateResult) -> RunRecord:
-    """The record with one more measured state."""
-    measured = [
-        Measurement(f"{SCORE_PREFIX}{name}", value, UNITS[name], result.state, "validation")
-        for name, value in result.scores.items()
-    ]
-    if result.state != "teacher":
-        measured.append(Measurement(KL, result.attention.kl, "nats", result.state, "validation"))
-    measured.append(Measurement(ENTROPY, result.attention.student_entropy, "nats", result.state, "validation"))
-    cost = result.cost
-    stage = StageTime(result.state, cost.wall_s, cost.steps, cost.tokens_per_s, cost.reused)
-    return replace(record, stages=(*record.stages, stage), metrics=(*record.metrics, *measured))
 
 
 def _save_student(conversion: ConversionJob, folder: Path) -> Path:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jaxtyping
 import pytest
@@ -11,6 +12,8 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from mimicry.attention import Attention, AttentionDims, LinearAttention, SoftmaxAttention
 from mimicry.attention.feature_maps.elu import EluFeatureMap
@@ -378,3 +381,31 @@ def test_the_suite_checks_shapes_at_every_call() -> None:
     attn, (q, k, v) = SoftmaxAttention(AttentionDims(4, 16, False)), states(6)
     with pytest.raises(jaxtyping.TypeCheckError):
         attn(q, k, v[:, :, :5])
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the number of elements of the largest tensor any operation made."""
+
+    elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        made = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
+        self.elements = max(self.elements, *made, 0)
+        return result
+
+
+@every_variant
+@both_directions
+def test_outputs_and_gradients_never_hold_weights_of_all_pairs(variant: Path, causal: bool) -> None:
+    tokens, width = 1024, 8
+    attn = instantiate(OmegaConf.load(variant))(dims=AttentionDims(1, width, causal))
+    if attn.max_length is not None:
+        tokens = attn.max_length
+    q, k, v = torch.randn(3, 1, 1, tokens, width).requires_grad_()
+    with LargestTensor() as seen:
+        attn(q, k, v).sum().backward()
+    assert tokens * width <= seen.elements <= tokens**2 / 4
+    with LargestTensor() as seen:
+        attn.weights(q, k)
+    assert seen.elements >= tokens**2

@@ -1,5 +1,6 @@
 """Every option of every group composes, names only what its target takes, and commands shown to users compose."""
 
+import itertools
 import re
 import shlex
 from pathlib import Path
@@ -65,3 +66,16 @@ def test_every_yaml_is_short_and_says_first_what_it_is() -> None:
 
 def test_a_wheel_carries_what_conf_attn_shows() -> None:
     assert (CONF / "attn").resolve() == Path(REPO, "src/mimicry/attention/variants").resolve()
+
+
+@pytest.mark.parametrize("path", sorted((REPO / "experiments").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_every_cell_of_every_experiment_composes(path: Path) -> None:
+    name = path.relative_to(REPO / "experiments").with_suffix("").as_posix()
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert [line.split(":")[0] for line in lines[1:4]] == ["# Claim", "# Command", "# Cost"]
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        whole = compose("config", overrides=[f"experiments={name}"], return_hydra_config=True)
+    assert whole.hydra.mode.name == "MULTIRUN"
+    choices = [[f"{key}={value}" for value in values.split(",")] for key, values in whole.hydra.sweeper.params.items()]
+    for cell in itertools.product(*choices):
+        check_config(composed(f"experiments={name}", *cell))

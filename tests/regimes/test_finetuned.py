@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import mimicry
 from mimicry.regimes.runner import Runner
+from mimicry.regimes.stage import Stage
 from mimicry.reporting.run_record import RunRecord, read_record
 
 Run = Callable[..., RunRecord]
@@ -124,7 +125,6 @@ def test_variants_share_one_teacher_and_the_same_seed_gives_the_same_numbers(
     # An untrained map has nothing to distil: a gap, not a zero.
     assert [stage.stage for stage in relu.stages] == ["teacher", "no_train", "recovered"]
     # Trained afresh instead of taken over, the teacher changes nothing.
-    monkeypatch.setenv("MIMICRY_CACHE", str(tmp_path / "another-cache"))
     run_here(monkeypatch, "attn=hedgehog", "rerun=true", *arguments)
     again = read_record(next(path for path in records(tmp_path) if "hedgehog" in str(path)))
     assert not again.stages[0].reused
@@ -151,16 +151,22 @@ def test_without_distillation_the_stage_is_a_gap(
 def test_a_crash_leaves_a_failed_record_with_its_reason_and_the_next_run_starts_over(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def explode(self: Runner, stage: object) -> dict[str, float]:
-        raise RuntimeError("the disk\ncaught fire")
+    original = Runner._scores
+
+    def explode(self: Runner, stage: Stage) -> dict[str, float]:
+        if stage.name == "convert":
+            raise OSError("the disk\ncaught fire")
+        return original(self, stage)
 
     with monkeypatch.context() as patched:
         patched.setattr(Runner, "_scores", explode)
         with pytest.raises(SystemExit, match="the disk caught fire"):
             run_here(patched, "attn=elu", *arguments)
     record = read_record(records(tmp_path)[0])
-    assert (record.status, record.reason) == ("failed", "RuntimeError: the disk caught fire")
-    assert record.metrics == ()
+    assert (record.status, record.reason) == ("failed", "OSError: the disk caught fire")
+    # What was measured before it is kept.
+    assert record.value("teacher", "val/accuracy") is not None
+    assert record.value("no_train", "val/accuracy") is None
     run_here(monkeypatch, "attn=elu", *arguments)
     finished = read_record(records(tmp_path)[0])
     assert finished.status == "finished"

@@ -83,15 +83,22 @@ class ConversionJob:
         trainer: builds a Lightning trainer for a stage; called with its name and `max_epochs`.
         teachers: folder that keeps finetuned teachers for other variants.
         teacher_key: whatever decides how the teacher comes out, besides the rows it sees.
+        reuse_teacher: False finetunes it again even when it is kept there.
     """
 
     def __init__(
-        self, parts: Parts, trainer: Callable[..., L.Trainer], teachers: Path, teacher_key: dict[str, Any]
+        self,
+        parts: Parts,
+        trainer: Callable[..., L.Trainer],
+        teachers: Path,
+        teacher_key: dict[str, Any],
+        reuse_teacher: bool,
     ) -> None:
         self.parts = parts
         self.trainer = trainer
         self.teachers = teachers
         self.teacher_key = teacher_key
+        self.reuse_teacher = reuse_teacher
         self.data: TaskData | None = None
         self.tokenizer: Any = None
         self.teacher: nn.Module | None = None
@@ -122,7 +129,13 @@ class ConversionJob:
         trains = {"optimizer": parts.optimizer, "scheduler": parts.scheduler}
         task_module = functools.partial(TaskModule, metrics=metrics, **trains)
         runner = Runner(
-            self.loaders, self.trainer, task_module, parts.seed, parts.analysis.rows, self.teachers / self._key()
+            loaders=self.loaders,
+            trainer=self.trainer,
+            task_module=task_module,
+            seed=parts.seed,
+            analysis_rows=parts.analysis.rows,
+            teacher_folder=self.teachers / self._key(),
+            reuse_teacher=self.reuse_teacher,
         )
         seconds = forecast_seconds(model, regime, self.loaders, runner.teacher_known)
         log.info("Expected time: about %.0f min (one batch of each stage was timed)", max(1.0, seconds / 60))

@@ -55,6 +55,7 @@ class Runner:
         analysis_rows: validation rows over which attention is compared, at most, taken in whole batches.
         teacher_folder: where the finetuned teacher of exactly this configuration is kept; runs that differ only in
             their attention share it.
+        reuse_teacher: False finetunes it again even so.
     """
 
     loaders: Callable[[Budget | None], TextDataModule]
@@ -63,17 +64,18 @@ class Runner:
     seed: int
     analysis_rows: int
     teacher_folder: Path
+    reuse_teacher: bool
 
     @property
     def teacher_known(self) -> bool:
-        """Whether an earlier run left the teacher of this very configuration."""
-        return (self.teacher_folder / "cost.json").is_file()
+        """Whether the teacher of this very configuration is taken from an earlier run."""
+        return self.reuse_teacher and (self.teacher_folder / "cost.json").is_file()
 
     def run(self, stages: Iterator[Stage]) -> Iterator[StateResult]:
         """Yields each state as soon as it is measured; the first one is the teacher."""
         teacher: nn.Module | None = None
         for stage in stages:
-            log.info("[bold]%s[/]: %s", stage.name, stage.about, extra={"markup": True})
+            log.info("%s: %s", stage.name, stage.about)
             L.seed_everything(self.seed, verbose=False)
             cost = self._teach(stage) if stage.name == "teach" else self._train(stage)
             teacher = teacher or canonicalise(stage.model).eval()

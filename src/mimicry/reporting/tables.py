@@ -27,6 +27,7 @@ class StateRow:
         kl: mean KL divergence of its attention from the teacher's, in nats.
         entropy: mean entropy of its attention, in nats.
         wall_s: seconds it took to get here from the state before.
+        reused: the state was taken from an earlier run, and cost nothing here.
     """
 
     state: ModelState
@@ -34,18 +35,20 @@ class StateRow:
     kl: float | None
     entropy: float | None
     wall_s: float | None
+    reused: bool = False
 
 
 def state_rows(record: RunRecord) -> list[StateRow]:
     """The table rows a run record holds."""
-    wall_s = {entry.stage: entry.wall_s for entry in record.stages}
+    costs = {entry.stage: entry for entry in record.stages}
     return [
         StateRow(
             state=state,
             metrics={name: record.value(state, name) for name in record.score_names()},
             kl=record.value(state, KL),
             entropy=record.value(state, ENTROPY),
-            wall_s=wall_s.get(state),
+            wall_s=costs[state].wall_s if state in costs else None,
+            reused=state in costs and costs[state].reused,
         )
         for state in STATES
     ]
@@ -109,6 +112,6 @@ def _cells(rows: Sequence[StateRow]) -> list[list[str]]:
         row = by_state.get(state, StateRow(state, {}, None, None, None))
         scores = [number(row.metrics.get(name), 1, scale=100.0) for name in names]
         kept = number(fraction_of_teacher(row.metrics.get(primary), teacher), 1, scale=100.0)
-        costs = [number(row.kl, 3), number(row.entropy, 3), number(row.wall_s, 1)]
+        costs = [number(row.kl, 3), number(row.entropy, 3), "reused" if row.reused else number(row.wall_s, 1)]
         lines.append([STATE_LABELS[state], scores[0], kept, *scores[1:], *costs])
     return lines

@@ -89,7 +89,7 @@ def wandb_run(job: TrackedJob, folder: Path, mode: str) -> Iterator["Run"]:
 
     Raises:
         ValueError: for an unknown mode.
-        RuntimeError: when the run was asked to be online and cannot be; one line.
+        ConnectionError: when the run was asked to be online and cannot be; one line.
     """
     run = _open(job, folder, mode)
     try:
@@ -122,12 +122,12 @@ def _open(job: TrackedJob, folder: Path, asked: str) -> "Run":
     mode, reason = resolve_mode(asked)
     # Before any start, because W&B itself would ask for the key on a terminal and wait.
     if asked == "online" and not _logged_in():
-        raise RuntimeError("mode online needs a W&B login, got none: run `wandb login` or set WANDB_API_KEY")
+        raise ConnectionError("mode online needs a W&B login, got none: run `wandb login` or set WANDB_API_KEY")
     try:
         run = _start(job, folder, mode)
     except Exception as error:  # W&B's errors share no base class
         if asked == "online":
-            raise RuntimeError(f"mode online could not start a W&B run: {failure_reason(error)}") from error
+            raise ConnectionError(f"mode online could not start a W&B run: {failure_reason(error)}") from error
         if mode != "online":
             raise
         mode, reason = "offline", failure_reason(error)

@@ -1,5 +1,6 @@
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -75,3 +76,11 @@ def test_the_terminal_table_fits_eighty_columns_and_starts_with_its_title() -> N
 def test_rows_without_a_metric_are_refused() -> None:
     with pytest.raises(ValueError, match="rows must hold at least one metric"):
         conversion_table("title", [StateRow("teacher", {}, None, None, None)])
+
+
+def test_a_teacher_from_an_earlier_run_shows_no_time_of_its_own(make_record: MakeRecord) -> None:
+    record = make_record()
+    first, *others = record.stages
+    assert cells(conversion_markdown("title", state_rows(record)), "teacher")[-1] != "reused"
+    record = replace(record, stages=(replace(first, reused=True), *others))
+    assert cells(conversion_markdown("title", state_rows(record)), "teacher")[-1] == "reused"

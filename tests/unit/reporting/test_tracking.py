@@ -164,7 +164,7 @@ def test_a_disabled_run_accepts_everything_and_writes_nothing(tmp_path: Path, mo
 
 def test_online_without_a_login_raises_one_line_and_never_prompts(tmp_path: Path) -> None:
     message = "mode online needs a W&B login"
-    with pytest.raises(RuntimeError, match=message), wandb_run(JOB, tmp_path / "run", "online"):
+    with pytest.raises(ConnectionError, match=message), wandb_run(JOB, tmp_path / "run", "online"):
         pytest.fail("the block must not run")
 
 
@@ -175,7 +175,7 @@ def test_online_raises_one_line_when_the_host_turns_the_run_down(
     message = r"mode online could not start a W&B run: CommError: [^\n]*$"
     with (
         loopback_server(monkeypatch, 401),
-        pytest.raises(RuntimeError, match=message),
+        pytest.raises(ConnectionError, match=message),
         wandb_run(JOB, tmp_path / "run", "online"),
     ):
         pytest.fail("the block must not run")
