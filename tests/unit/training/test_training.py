@@ -1,13 +1,21 @@
+import functools
+
 import numpy as np
 import pytest
 import torch
+from families import padded_batch, tiny_model
 from scipy import stats
 from sklearn import metrics as reference
 from torch.optim import SGD
 
+import mimicry
+from mimicry.attention import LinearAttention
+from mimicry.attention.capture import attention_layers
+from mimicry.attention.feature_maps.performer import PerformerFeatureMap
 from mimicry.training.budget import Budget
 from mimicry.training.metrics import UNITS, build_metrics
 from mimicry.training.optimization import lightning_optimizers, warmup_schedule
+from mimicry.training.task import TaskModule
 
 REFERENCES = {
     "accuracy": lambda y, p: reference.accuracy_score(y, p),
@@ -64,6 +72,31 @@ def test_the_optimizer_gets_trainable_parameters_only() -> None:
     built = lightning_optimizers(SGD, warmup_schedule, [frozen, free], learning_rate=0.1, total_steps=5)
     assert built["optimizer"].param_groups[0]["params"] == [free]
     assert built["lr_scheduler"]["interval"] == "step"
+
+
+def test_random_maps_redraw_at_their_interval_of_training_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    factory = functools.partial(LinearAttention, feature_map=functools.partial(PerformerFeatureMap, redraw_interval=2))
+    student = mimicry.convert(tiny_model("bert"), factory)
+    module = TaskModule(student, "recover", build_metrics(("accuracy",), 3), SGD, warmup_schedule, 1e-3)
+    rows = [layer.query_map.rows for layer in attention_layers(student).values()]
+    drawn = []
+    for step in range(4):
+        monkeypatch.setattr(TaskModule, "global_step", step)
+        module.on_train_batch_start(padded_batch(), 0)
+        drawn.append([matrix.clone() for matrix in rows])
+        for layer in attention_layers(student).values():
+            assert torch.equal(layer.query_map.rows, layer.key_map.rows)
+    assert all(torch.equal(a, b) for a, b in zip(drawn[0], drawn[1], strict=True))
+    assert not any(torch.equal(a, b) for a, b in zip(drawn[1], drawn[2], strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(drawn[2], drawn[3], strict=True))
+
+
+def test_finetuning_trains_every_weight_with_dropout_on() -> None:
+    student = mimicry.convert(tiny_model("bert"), "hedgehog").eval()
+    module = TaskModule(student, "recover", build_metrics(("accuracy",), 3), SGD, warmup_schedule, 1e-3)
+    module.on_train_start()
+    assert all(part.training for part in student.modules())
+    assert all(p.requires_grad for p in module.parameters())
 
 
 @pytest.mark.parametrize(
