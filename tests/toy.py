@@ -21,6 +21,17 @@ def save_toy_checkpoint(folder: Path, num_labels: int = 2) -> Path:
     return folder
 
 
+def write_toy_pairs(root: Path) -> Path:
+    """A handful of sentence pairs as MRPC's files in the layout of the GLUE release."""
+    folder = root / "MRPC"
+    folder.mkdir(parents=True)
+    header = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+    for name in ("train.tsv", "dev.tsv"):
+        rows = [f"{index % 2}\t1\t2\tw1 good w{index}\tw2 {CLUES[index % 2]} {name[0]}\n" for index in range(16)]
+        (folder / name).write_text(header + "".join(rows))
+    return root
+
+
 def write_toy_task(root: Path, train_rows: int = 256, validation_rows: int = 64) -> Path:
     """The toy task as SST-2's files in the layout of the GLUE release."""
     draw = random.Random(0)

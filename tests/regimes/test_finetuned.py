@@ -8,7 +8,7 @@ import pytest
 import torch
 from cli import run_here
 from safetensors.torch import load_model
-from toy import save_toy_checkpoint, write_toy_task
+from toy import save_toy_checkpoint, write_toy_pairs, write_toy_task
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 import mimicry
@@ -205,6 +205,15 @@ def test_a_sweep_runs_every_variant_and_a_failed_one_does_not_stop_the_others(
     with pytest.raises(SystemExit, match="temperature must be > 0"):
         run_here(monkeypatch, "-m", "attn=exp_t1", "attn.feature_map.temperature=-1.0,1.0", *arguments)
     assert [read_record(path).attn for path in records(tmp_path)] == ["exp_t1"]
+
+
+def test_the_primary_metric_of_a_task_with_two_comes_first(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_toy_pairs(tmp_path / "glue")
+    arguments = [argument for argument in arguments if argument != "task=sst2"]
+    run_here(monkeypatch, "attn=elu", "task=mrpc", *arguments)
+    assert read_record(records(tmp_path)[0]).score_names() == ["val/f1", "val/accuracy"]
 
 
 def test_records_are_plain_json(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,4 +39,6 @@ def test_real_glue_files_run_through(task: str, tmp_path: Path, monkeypatch: pyt
         pytest.skip("needs GLUE files in shared/data/glue beside the repository")
     torch.set_num_threads(2)
     run_here(monkeypatch, "debug=smoke", f"task={task}", f"task.root={glue}", f"paths.results={tmp_path}")
-    assert read_record(next(tmp_path.rglob("record.json"))).status == "finished"
+    record = read_record(next(tmp_path.rglob("record.json")))
+    assert record.status == "finished"
+    assert record.score_names()[0] == {"cola": "val/matthews", "mrpc": "val/f1", "stsb": "val/pearson"}[task]

@@ -132,6 +132,7 @@ class ConversionJob:
             loaders=self.loaders,
             trainer=self.trainer,
             task_module=task_module,
+            metrics=self.data.metrics,
             seed=parts.seed,
             analysis_rows=parts.analysis.rows,
             teacher_folder=self.teachers / self._key(),

@@ -51,6 +51,7 @@ class Runner:
         loaders: builds the batches of a budget; with None, those for measuring.
         trainer: builds a Lightning trainer; called with the stage's name and `max_epochs`.
         task_module: wraps a model for measuring its scores.
+        metrics: names of the scores, the task's primary one first.
         seed: reset before every stage, so that a stage draws the same numbers whatever ran before it.
         analysis_rows: validation rows over which attention is compared, at most, taken in whole batches.
         teacher_folder: where the finetuned teacher of exactly this configuration is kept; runs that differ only in
@@ -61,6 +62,7 @@ class Runner:
     loaders: Callable[[Budget | None], TextDataModule]
     trainer: Callable[..., L.Trainer]
     task_module: Callable[..., TaskModule]
+    metrics: tuple[str, ...]
     seed: int
     analysis_rows: int
     teacher_folder: Path
@@ -114,7 +116,8 @@ class Runner:
         trainer = self.trainer(f"measure {stage.state}", max_epochs=1)
         module = self.task_module(stage.model, stage="validate", learning_rate=1.0)
         (scores,) = trainer.validate(module, self.loaders(None).val_dataloader(), verbose=False)
-        return {name.removeprefix("val/"): value for name, value in scores.items()}
+        # In the task's order, its primary metric first; a metric collection sorts by name.
+        return {name: scores[f"val/{name}"] for name in self.metrics}
 
     def _attention(self, teacher: nn.Module, model: nn.Module) -> AttentionSummary:
         loader = self.loaders(None).val_dataloader()

@@ -13,6 +13,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mimicry.reporting", description=__doc__)
     parser.add_argument("root", type=Path, help="folder with run records, at any depth")
     parser.add_argument("--save", type=Path, metavar="DIR", help="also write the records and tables there, to commit")
+    parser.add_argument("--score", metavar="NAME", help="such as val/f1; by default each task's primary metric")
     options = parser.parse_args(arguments)
     root = options.root
     logging.basicConfig(format="%(levelname)s %(message)s")
@@ -21,8 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger(__name__).error("root must hold a readable run record, found none below %s", root)
         return 1
     if options.save is not None:
-        save_collection(records, options.save)
-    sys.stdout.write(comparison_tables(records))
+        save_collection(records, options.save, options.score)
+    sys.stdout.write(comparison_tables(records, options.score))
     return 0
 
 

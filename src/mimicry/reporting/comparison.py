@@ -38,17 +38,17 @@ def read_records(root: Path) -> list[RunRecord]:
     return records
 
 
-def save_collection(records: Sequence[RunRecord], folder: Path) -> None:
+def save_collection(records: Sequence[RunRecord], folder: Path, score: str | None = None) -> None:
     """Writes records and their tables into one folder to commit: `records.jsonl` and `table.md`."""
     folder.mkdir(parents=True, exist_ok=True)
     lines = [json.dumps(to_plain(record), sort_keys=True, ensure_ascii=False) for record in records]
     (folder / COLLECTION_NAME).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "table.md").write_text(comparison_tables(records), encoding="utf-8")
+    (folder / "table.md").write_text(comparison_tables(records, score), encoding="utf-8")
 
 
-def comparison_tables(records: Sequence[RunRecord]) -> str:
+def comparison_tables(records: Sequence[RunRecord], score: str | None = None) -> str:
     """One Markdown table per regime, model and task."""
-    return "\n".join(comparison_markdown(group) for group in group_records(records).values())
+    return "\n".join(comparison_markdown(group, score) for group in group_records(records).values())
 
 
 def group_records(records: Sequence[RunRecord]) -> dict[tuple[str, str, str], list[RunRecord]]:
@@ -59,13 +59,14 @@ def group_records(records: Sequence[RunRecord]) -> dict[tuple[str, str, str], li
     return dict(sorted(groups.items()))
 
 
-def comparison_markdown(records: Sequence[RunRecord]) -> str:
+def comparison_markdown(records: Sequence[RunRecord], score: str | None = None) -> str:
     """One row per attention variant, mean ± sample standard deviation over seeds; failed runs leave gaps.
 
     Runs of one variant whose configs differ in more than the seed get rows of their own, told apart by a fingerprint.
 
     Args:
         records: all of one regime, model and task, at least one.
+        score: such as `val/f1`; None takes each task's primary metric.
 
     Raises:
         ValueError: when they are not.
@@ -75,17 +76,17 @@ def comparison_markdown(records: Sequence[RunRecord]) -> str:
         raise ValueError(f"records must share one regime, model and task, got {sorted(groups)}")
     ((regime, model, task),) = groups
     # Empty when no run finished: nothing is measured under that name, so every cell is a gap.
-    primary = next((name for record in _finished(records) for name in record.score_names()), "")
+    primary = score or next((name for record in _finished(records) for name in record.score_names()), "")
     final = _final_state(records, primary)
     label = STATE_LABELS[final]
-    score = metric_heading(primary) if primary else "score (%)"
+    heading = metric_heading(primary) if primary else "score (%)"
     header = ["attention", "seeds", *STATE_LABELS.values(), f"% of teacher, {label}", f"KL (nats), {label}"]
     lines = [[*header, "entropy (nats), teacher", f"entropy (nats), {label}"]]
     for name, runs in _variants(records).items():
         done = _finished(runs)
         seeds = str(len(done)) if len(done) == len(runs) else f"{len(done)} of {len(runs)}"
         lines.append([name, seeds, *_measured_cells(done, primary, final)])
-    title = f"**{regime} · {model} · {task}** · {score}, mean ± standard deviation over seeds"
+    title = f"**{regime} · {model} · {task}** · {heading}, mean ± standard deviation over seeds"
     return f"{title}\n\n{markdown_table(lines)}"
 
 
