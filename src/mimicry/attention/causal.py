@@ -44,7 +44,7 @@ def causal_log_outputs(log_q: QueryFeatures, log_k: LogKeyFeatures, v: Values, e
     """Attention outputs from log-features; masked keys have -inf."""
     past = log_k.shape[2] - log_q.shape[2]
     shift = _running_max(log_k[:, :, :past], None)
-    phi_past = (log_k[:, :, :past] - _finite(shift)).exp()
+    phi_past = (log_k[:, :, :past] - finite(shift)).exp()
     kv_state = torch.einsum("bhmf,bhme->bhfe", phi_past, v[:, :, :past])
     k_state = phi_past.sum(dim=2)
     outputs = [v[:, :, :0]]
@@ -55,8 +55,8 @@ def causal_log_outputs(log_q: QueryFeatures, log_k: LogKeyFeatures, v: Values, e
         denominator = part.scores.sum(dim=-1) + torch.einsum("bhnf,bhf->bhn", part.phi_q, k_state)
         outputs.append(normalise(numerator, denominator, eps))
         grown = _running_max(log_k[:, :, keys], shift)
-        fading = (shift - _finite(grown)).exp().squeeze(2)
-        phi_k = (log_k[:, :, keys] - _finite(grown)).exp()
+        fading = (shift - finite(grown)).exp().squeeze(2)
+        phi_k = (log_k[:, :, keys] - finite(grown)).exp()
         kv_state = kv_state * fading[..., None] + torch.einsum("bhmf,bhme->bhfe", phi_k, new_v)
         k_state = k_state * fading + phi_k.sum(dim=2)
         shift = grown
@@ -71,7 +71,7 @@ def causal_log_scores(log_q: QueryFeatures, log_k: LogKeyFeatures) -> Weights:
         before = log_k[:, :, : keys.start]
         shift = _running_max(before, None)
         part = _chunk_scores(log_q[:, :, rows], log_k[:, :, keys], shift)
-        earlier = torch.einsum("bhnf,bhmf->bhnm", part.phi_q, (before - _finite(shift)).exp())
+        earlier = torch.einsum("bhnf,bhmf->bhnm", part.phi_q, (before - finite(shift)).exp())
         later = earlier.new_zeros(*earlier.shape[:3], log_k.shape[2] - keys.stop)
         blocks.append(torch.cat([earlier, part.scores, later], dim=-1))
     return torch.cat(blocks, dim=2)
@@ -88,13 +88,13 @@ class _ChunkScores:
 def _chunk_scores(log_q: QueryFeatures, log_k: LogKeyFeatures, before: PerFeature) -> _ChunkScores:
     # Per row and feature, the largest exponent among the keys it may attend to.
     seen = torch.maximum(log_k.detach().cummax(dim=2).values, before)
-    row = _finite((log_q.detach() + seen).amax(dim=-1, keepdim=True))
+    row = finite((log_q.detach() + seen).amax(dim=-1, keepdim=True))
     chunk = log_k.detach().amax(dim=2, keepdim=True)
     future = torch.ones(log_q.shape[2], log_k.shape[2], dtype=torch.bool, device=log_q.device).triu(1)
     # Where a row has seen nothing there is nothing to keep in range.
     ahead = (chunk - seen).masked_fill(seen.isneginf(), 0.0)
     if bool((ahead <= COMMON_RANGE).all()):
-        common = _finite(torch.maximum(chunk, before))
+        common = finite(torch.maximum(chunk, before))
         keys = (log_k - common).exp()
         # A row that has seen nothing is hidden from every key; its exponents may be anything.
         queries = (log_q + common - row).masked_fill(seen.isneginf(), -torch.inf).exp()
@@ -112,7 +112,7 @@ def _running_max(log_k: LogKeyFeatures, before: PerFeature | None) -> PerFeature
     return torch.cat([start, log_k.detach()], dim=2).amax(dim=2, keepdim=True)
 
 
-def _finite(shift: Tensor) -> Tensor:
+def finite(shift: Tensor) -> Tensor:
     """The shift, with 0 for -inf: subtracting -inf from -inf would be NaN."""
     return shift.masked_fill(shift.isneginf(), 0.0)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 
 from mimicry.attention.base import Attention, AttentionDims
-from mimicry.attention.causal import causal_log_outputs, causal_log_scores, causal_outputs, normalise
+from mimicry.attention.causal import causal_log_outputs, causal_log_scores, causal_outputs, finite, normalise
 from mimicry.attention.feature_maps.base import FeatureMap, LogFeatureMap
 from mimicry.shapes import (
     KeyFeatures,
@@ -104,7 +104,6 @@ def _shifted(log_q: QueryFeatures, log_k: LogKeyFeatures) -> tuple[QueryFeatures
     """Features from log-features, up to factors that cancel in bidirectional weights; none exceeds 1."""
     if log_k.shape[2] == 0:
         return log_q.exp(), log_k.exp()
-    # Without a visible key the maximum is -inf: shifting by it would make NaN.
-    shift = log_k.detach().amax(dim=2, keepdim=True).nan_to_num(neginf=0.0)
+    shift = finite(log_k.detach().amax(dim=2, keepdim=True))
     log_q = log_q + shift
     return (log_q - log_q.detach().amax(dim=-1, keepdim=True)).exp(), (log_k - shift).exp()

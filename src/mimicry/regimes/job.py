@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from mimicry.attention import Attention, AttentionDims
 from mimicry.attention.capture import attention_layers
-from mimicry.conversion import canonicalise
 from mimicry.conversion.checkpoint import Checkpoint
 from mimicry.data.task import Task, TaskData
 from mimicry.data.text import EncodedRow, TextDataModule, encode
@@ -143,7 +142,7 @@ class ConversionJob:
         stages = regime.stages(model, parts.attention, task_module, functools.partial(DistillationModule, **trains))
         for result in runner.run(stages):
             if result.state == "teacher":
-                self.teacher = canonicalise(result.model).eval()
+                self.teacher = result.model
             else:
                 self.student = result.model
             yield result

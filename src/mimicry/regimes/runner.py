@@ -34,7 +34,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class StateResult:
-    """One measured state of the model: validation scores by metric name, attention, cost, and the model itself."""
+    """One measured state: validation scores by metric name, attention, cost, and the model run through our seam."""
 
     state: str
     scores: dict[str, float]
@@ -81,9 +81,9 @@ class Runner:
             L.seed_everything(self.seed, verbose=False)
             cost = self._teach(stage) if stage.name == "teach" else self._train(stage)
             teacher = teacher or canonicalise(stage.model).eval()
-            yield StateResult(
-                stage.state, self._scores(stage), self._attention(teacher, stage.model), cost, stage.model
-            )
+            # A softmax model as the host library runs it has no attention of ours; its canonicalised copy has.
+            model = stage.model if attention_layers(stage.model) else teacher
+            yield StateResult(stage.state, self._scores(stage), self._attention(teacher, model), cost, model)
 
     def _train(self, stage: Stage) -> Cost:
         if stage.module is None or stage.budget is None:
@@ -125,6 +125,4 @@ class Runner:
         # Evenly over the loader, which is sorted by length: its first batches alone would be the shortest texts.
         stride = max(1, len(loader) // batches)
         chosen = (batch for index, batch in enumerate(loader) if index % stride == 0)
-        # The softmax model itself does not run through our seam: its canonicalised copy stands for it.
-        student = model if attention_layers(model) else teacher
-        return summarise_attention(teacher, student.eval(), chosen)
+        return summarise_attention(teacher, model.eval(), chosen)
