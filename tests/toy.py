@@ -46,3 +46,14 @@ def write_toy_task(root: Path, train_rows: int = 256, validation_rows: int = 64)
             lines.append(f"{' '.join(words)}\t{label}")
         (folder / name).write_text("\n".join(lines) + "\n")
     return root
+
+
+def write_toy_mnli(root: Path) -> Path:
+    """A handful of sentence pairs as MNLI's files in the layout of the GLUE release, with both validation sets."""
+    folder = root / "MNLI"
+    folder.mkdir(parents=True)
+    labels = ("entailment", "neutral", "contradiction")
+    for name in ("train.tsv", "dev_matched.tsv", "dev_mismatched.tsv"):
+        rows = [f"w1 good w{index}\tw2 bad {name[4]}\t{labels[index % 3]}\n" for index in range(18)]
+        (folder / name).write_text("sentence1\tsentence2\tgold_label\n" + "".join(rows))
+    return root

@@ -20,8 +20,9 @@ log = logging.getLogger("mimicry")
 EXPECTED = (ValueError, OSError, FloatingPointError, AssetError)
 GROUPS = (
     *("regime", "attn", "model", "task", "optimizer", "scheduler"),
-    *("trainer", "logger", "callbacks", "analysis", "paths"),
+    *("trainer", "logger", "callbacks", "analysis", "paths", "maps_corpus"),
 )
+OPTIONAL_GROUPS = ("maps_corpus",)
 # Parts of Hydra's messages that do not help: where it looked, and advice to add with + what no constructor accepts.
 NOISE = ("To append to", "Config search path", "provider=", "full_key", "object_type", "reference_type", "Available")
 
@@ -64,7 +65,7 @@ def run(config: DictConfig) -> float | None:
     from mimicry.conversion.checkpoint import Checkpoint
     from mimicry.reporting.run_record import config_fingerprint, finished_record, run_folder
 
-    checkpoint: Checkpoint = hydra.utils.instantiate(plain["model"])
+    checkpoint: Checkpoint = build(plain["model"])
     identity = {"regime": choices["regime"], "model": checkpoint.name, "task": choices["task"], "attn": choices["attn"]}
     fingerprint = config_fingerprint(plain)
     folder = run_folder(
@@ -77,11 +78,16 @@ def run(config: DictConfig) -> float | None:
         # Imports torch, lightning and transformers: late, so that refusals and finished runs need not wait for them.
         from mimicry.execution import run_and_record
 
-        record = run_and_record(hydra.utils.instantiate, plain, identity, fingerprint, folder)
+        record = run_and_record(build, plain, identity, fingerprint, folder)
     from mimicry.reporting.console import show
 
     show(record, folder)
     return record.value(record.stages[-1].stage, record.score_names()[0])
+
+
+def build(options: dict[str, Any]) -> Any:
+    """The object a config describes; its lists and dicts arrive as plain ones."""
+    return hydra.utils.instantiate(options, _convert_="all")
 
 
 def check_config(plain: dict[str, Any]) -> None:
@@ -91,7 +97,7 @@ def check_config(plain: dict[str, Any]) -> None:
     for name, value in plain.items():
         if name not in (*GROUPS, "seed", "rerun"):
             raise ValueError(f"{name}: no such option; there are {', '.join((*GROUPS, 'seed', 'rerun'))}")
-        if name in GROUPS and not isinstance(value, dict):
+        if name in GROUPS and not isinstance(value, dict) and not (value is None and name in OPTIONAL_GROUPS):
             raise ValueError(f"{name} must be one of its group's options, got {value!r}")
     if type(plain["seed"]) is not int or plain["seed"] < 0:
         raise ValueError(f"seed must be an integer >= 0, got {plain['seed']!r}")

@@ -56,6 +56,7 @@ def run_and_record(
         attention=build(plain["attn"]),
         checkpoint=build(plain["model"]),
         task=build(plain["task"]),
+        maps_corpus=None if plain["maps_corpus"] is None else build(plain["maps_corpus"]),
         optimizer=build(plain["optimizer"]),
         scheduler=build(plain["scheduler"]),
         analysis=build(plain["analysis"]),
@@ -119,7 +120,7 @@ def _run(
         for result in conversion.run():
             record = with_state(record, result)
             keep(record)
-            scores = ", ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
+            scores = ", ".join(f"{score.name} {score.value:.4f}" for score in result.scores)
             log.info("%s: %s", result.state.replace("_", " "), scores)
         maps = conversion.attention_maps()
         title = f"{record.attn} on {record.task}: attention of teacher and student"
@@ -128,13 +129,7 @@ def _run(
         directory = run_directory(run)
         if directory is not None:
             artifacts["W&B run"] = directory.resolve().relative_to(folder.resolve()).as_posix()
-        assert conversion.data is not None
-        data = {
-            "sources": conversion.data.sources,
-            "fingerprint": conversion.data.fingerprint,
-            "rows": {"train": len(conversion.data.train), "validation": len(conversion.data.validation)},
-        }
-        record = replace(record, artifacts=artifacts, data=data)
+        record = replace(record, artifacts=artifacts, data=conversion.data_summary())
         keep(record)
         log_outcome(run, record, figure)
 
@@ -156,12 +151,12 @@ def _trainer(
 
 
 def _save_student(conversion: ConversionJob, folder: Path) -> Path:
-    """Weights, config and tokenizer of the converted model; weights only, no pickle."""
+    """Weights, config and tokenizer or image processor of the converted model; weights only, no pickle."""
     assert conversion.student is not None
     folder.mkdir(parents=True, exist_ok=True)
     save_model(conversion.student, str(folder / "model.safetensors"))
     conversion.student.config.save_pretrained(folder)
-    conversion.tokenizer.save_pretrained(folder)
+    conversion.processor.save_pretrained(folder)
     return folder
 
 

@@ -1,13 +1,13 @@
 """What a run measures, put into its record."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mimicry.regimes.runner import StateResult
 from mimicry.reporting.provenance import git_state, hardware, package_versions
-from mimicry.reporting.run_record import ENTROPY, KL, SCORE_PREFIX, Measurement, RunRecord, StageTime
+from mimicry.reporting.run_record import ENTROPY, KL, SCORE_PREFIX, Measurement, RunRecord, StageTime, TrialRecord
 from mimicry.training.metrics import UNITS
 
 
@@ -38,13 +38,26 @@ def blank_record(plain: dict[str, Any], identity: dict[str, str], fingerprint: s
 
 def with_state(record: RunRecord, result: StateResult) -> RunRecord:
     """The record with one more measured state."""
+    state, analysed = result.state, result.scores[0].split
     measured = [
-        Measurement(f"{SCORE_PREFIX}{name}", value, UNITS[name], result.state, "validation")
-        for name, value in result.scores.items()
+        Measurement(f"{SCORE_PREFIX}{score.name}", score.value, UNITS[score.metric], state, score.split)
+        for score in result.scores
     ]
-    if result.state != "teacher":
-        measured.append(Measurement(KL, result.attention.kl, "nats", result.state, "validation"))
-    measured.append(Measurement(ENTROPY, result.attention.student_entropy, "nats", result.state, "validation"))
-    cost = result.cost
-    stage = StageTime(result.state, cost.wall_s, cost.steps, cost.tokens_per_s, cost.reused)
-    return replace(record, stages=(*record.stages, stage), metrics=(*record.metrics, *measured))
+    if state != "teacher":
+        measured.append(Measurement(KL, result.attention.kl, "nats", state, analysed))
+    measured.append(Measurement(ENTROPY, result.attention.student_entropy, "nats", state, analysed))
+    trials = tuple(TrialRecord(stage=state, **asdict(trial)) for trial in result.trials)
+    stage = next(
+        (
+            StageTime(state, entry.wall_s, entry.steps, entry.tokens_per_s, result.reused)
+            for entry in trials
+            if entry.chosen
+        ),
+        StageTime(state, 0.0, 0, None),
+    )
+    return replace(
+        record,
+        stages=(*record.stages, stage),
+        metrics=(*record.metrics, *measured),
+        trials=(*record.trials, *trials),
+    )

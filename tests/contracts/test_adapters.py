@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from families import FAMILIES, NUM_LAYERS, padded_batch, tiny_model
+from families import FAMILIES, IMAGE_FAMILIES, NUM_LAYERS, TEXT_FAMILIES, batch_for, padded_batch, tiny_model
 
 import mimicry
 from mimicry.attention import AttentionDims
@@ -31,15 +31,18 @@ def test_each_layer_is_one_site_of_the_right_size(family: str) -> None:
 
 
 @every_family
-def test_canonicalised_logits_equal_the_originals_with_padding(family: str) -> None:
-    model, batch = tiny_model(family), padded_batch()
+def test_canonicalised_logits_equal_the_originals_padding_included(family: str) -> None:
+    model, batch = tiny_model(family), batch_for(family)
     assert (logits(mimicry.canonicalise(model), batch) - logits(model, batch)).abs().max() <= 1e-6
     # The host's plain implementation rounds in another order: equal to it in float64.
     model.double().set_attn_implementation("eager")
-    assert (logits(mimicry.canonicalise(model), batch) - logits(model, batch)).abs().max() <= 1e-12
+    batch = {name: x.double() if x.is_floating_point() else x for name, x in batch.items()}
+    # That of image families takes its softmax in float32 whatever the weights are.
+    tolerance = 2e-6 if family in IMAGE_FAMILIES else 1e-12
+    assert (logits(mimicry.canonicalise(model), batch) - logits(model, batch)).abs().max() <= tolerance
 
 
-@every_family
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
 @pytest.mark.parametrize("attn", ["softmax", "hedgehog", "cosformer"])
 def test_what_stands_in_padded_places_does_not_matter(family: str, attn: str) -> None:
     student, batch = mimicry.convert(tiny_model(family), attn), padded_batch()
@@ -53,7 +56,7 @@ def test_what_stands_in_padded_places_does_not_matter(family: str, attn: str) ->
 
 @every_family
 def test_conversion_changes_attention_and_nothing_else(family: str) -> None:
-    model, batch = tiny_model(family), padded_batch()
+    model, batch = tiny_model(family), batch_for(family)
     before, expected = copy.deepcopy(model.state_dict()), logits(model, batch)
     student = mimicry.convert(model, "hedgehog")
     after = student.state_dict()
@@ -71,7 +74,7 @@ def test_conversion_changes_attention_and_nothing_else(family: str) -> None:
 @every_family
 def test_a_converted_model_trains_with_its_maps(family: str) -> None:
     student = mimicry.convert(tiny_model(family), "hedgehog").train()
-    student(**padded_batch(), labels=torch.tensor([0, 1, 2])).loss.backward()
+    student(**batch_for(family), labels=torch.tensor([0, 1, 2])).loss.backward()
     maps = {name: p.grad for name, p in student.named_parameters() if ATTRIBUTE in name}
     assert len(maps) == NUM_LAYERS * 2 * 2
     assert all(gradient is not None and gradient.abs().sum() > 0 for gradient in maps.values())

@@ -125,6 +125,39 @@ def test_weights_are_distributions_over_the_visible_keys(variant: Path, causal: 
 
 @every_variant
 @both_directions
+@pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
+def test_log_weights_are_the_logarithm_of_the_weights(variant: Path, causal: bool, padded: bool) -> None:
+    attn, (q, k, _) = build(variant, causal), states(70)
+    leaves = [q.requires_grad_(), k.requires_grad_(), *attn.parameters()]
+    key_mask = torch.stack([torch.arange(70) >= 3, torch.zeros(70, dtype=torch.bool)]) if padded else None
+    weights, log_weights = attn.weights(q, k, key_mask), attn.log_weights(q, k, key_mask)
+    assert log_weights.isfinite().all()
+    visible = weights > 0
+    close64(log_weights[visible], weights[visible].log())
+    direction = torch.rand_like(weights) * visible
+    actual = torch.autograd.grad((direction * log_weights).sum(), leaves)
+    expected = torch.autograd.grad((direction * weights.clamp(min=1e-300).log()).sum(), leaves)
+    for gradient, reference in zip(actual, expected, strict=True):
+        close64(gradient, reference, rtol=1e-9, atol=1e-9)
+
+
+@every_variant
+@both_directions
+@pytest.mark.parametrize("size", [1.0, 10.0, 100.0])
+def test_log_weights_of_any_size_are_finite_and_so_are_their_gradients(
+    variant: Path, causal: bool, size: float
+) -> None:
+    attn, (q, k, _) = build(variant, causal, torch.float32), size * states(30, torch.float32)
+    leaves = [q.requires_grad_(), k.requires_grad_(), *attn.parameters()]
+    log_weights = attn.log_weights(q, k, padding(30, 20, tokens=30))
+    assert log_weights.dtype == torch.float32
+    assert log_weights.isfinite().all()
+    for gradient in torch.autograd.grad(log_weights.mean(), leaves):
+        assert gradient.isfinite().all()
+
+
+@every_variant
+@both_directions
 @pytest.mark.parametrize("size", [0.0, 3.0, 1e4, 1e30])
 def test_what_lies_behind_masked_keys_does_not_matter(variant: Path, causal: bool, size: float) -> None:
     attn, (q, k, v) = build(variant, causal, torch.float32), states(70, torch.float32)
@@ -293,10 +326,11 @@ def test_a_query_without_visible_keys_gets_zeros_and_finite_gradients(
 @both_directions
 def test_autocast_does_not_lower_the_precision(variant: Path, causal: bool) -> None:
     attn, (q, k, v) = build(variant, causal, torch.float32), 2 * states(20, torch.float32)
-    outputs, weights = attn(q, k, v), attn.weights(q, k)
+    outputs, weights, log_weights = attn(q, k, v), attn.weights(q, k), attn.log_weights(q, k)
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(attn(q, k, v), outputs, rtol=0, atol=0)
         torch.testing.assert_close(attn.weights(q, k), weights, rtol=0, atol=0)
+        torch.testing.assert_close(attn.log_weights(q, k), log_weights, rtol=0, atol=0)
 
 
 def test_autocast_does_not_lower_the_precision_of_softmax_weights() -> None:

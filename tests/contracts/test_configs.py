@@ -36,6 +36,20 @@ def test_every_option_composes_and_fits_its_constructor(option: str) -> None:
     check_config(composed(option))
 
 
+@pytest.mark.parametrize("task", ["cola", "mnli"])
+def test_the_donor_follows_the_task(task: str) -> None:
+    plain = composed("model=bert_base_donor", f"task={task}", "model.known_scores.cola=0.6")
+    check_config(plain)
+    assert plain["model"]["teacher"] == f"JeremiahZ/bert-base-uncased-{task}"
+    assert plain["model"]["known_scores"] | {"cola": 0.6, "mnli": 0.847} == plain["model"]["known_scores"]
+
+
+def test_a_known_score_can_be_given_for_any_model() -> None:
+    plain = composed("model.teacher=someone/donor", "model.known_scores={movie_reviews: 0.9}")
+    check_config(plain)
+    assert plain["model"]["known_scores"] == {"movie_reviews": 0.9}
+
+
 def test_the_smoke_overlay_composes_on_every_task() -> None:
     for path in CONF.glob("task/*.yaml"):
         plain = composed(f"task={path.stem}", "debug=smoke")

@@ -16,21 +16,21 @@ def _nothing_may_be_fetched_or_trained(tmp_path: Path, monkeypatch: pytest.Monke
 REFUSALS = [
     # (overrides, what the line must say); composing the config finds the first group.
     (["attn=hedgehogg"], r"Could not find 'attn/hedgehogg'; choose one of cosformer, elu"),
-    (["model=gpt9"], r"Could not find 'model/gpt9'; choose one of bert_base, minilm"),
-    (["task=glue"], r"Could not find 'task/glue'; choose one of cola, mnli"),
+    (["model=gpt9"], r"Could not find 'model/gpt9'; choose one of bert_base, bert_base_donor"),
+    (["task=glue"], r"Could not find 'task/glue'; choose one of cola, digits, image_folder"),
     (["regime=finetune"], r"Could not find 'regime/finetune'; choose one of finetuned"),
     (["attn.feature_map.bia=true"], r"attn.feature_map.bia: no such option; there are bias, identity_init"),
-    (["typo=1"], r"typo: no such option; there are seed, rerun"),
+    (["typo=1"], r"typo: no such option; there are maps_corpus, seed, rerun"),
     (["attn=["], r"no viable alternative at input"),
     # Signatures find these.
     (["+attn.typo=1"], r"attn.typo: LinearAttention has no such option; it has dims, feature_map, tie_maps"),
     (["+typo=1"], r"typo: no such option; there are regime, attn"),
     (["+task.typo=1"], r"task.typo: MovieReviews has no such option"),
-    (["+regime.teach.typo=1"], r"regime.teach.typo: Budget has no such option; it has epochs"),
+    (["+regime.teach.typo=1"], r"regime.teach.typo: BudgetGrid has no such option; it has epochs"),
     (["attn.feature_map.bias=3"], r"attn.feature_map.bias must be bool, got 3"),
     (["seed=abc"], r"seed must be an integer >= 0, got 'abc'"),
     (["rerun=5"], r"rerun must be true or false, got 5"),
-    (["regime.teach.learning_rate=fast"], r"regime.teach.learning_rate must be float, got 'fast'"),
+    (["regime.teach.learning_rate=fast"], r"regime.teach.learning_rate must be float | list[float], got 'fast'"),
     (["task.max_train_rows=1.5"], r"task.max_train_rows must be int \| None, got 1.5"),
     (["logger.mode=loud"], r"logger.mode must be Literal\['auto', 'online', 'offline', 'disabled'\], got 'loud'"),
     (["attn._target_=foo.Bar"], r"attn._target_: cannot import 'foo.Bar'"),
@@ -73,7 +73,7 @@ def test_a_bad_label_names_file_line_and_value(tmp_path: Path, monkeypatch: pyte
 
 def test_an_architecture_without_a_seam_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "deberta-v2"}')
-    with pytest.raises(SystemExit, match=r"no attention seam for architecture 'deberta-v2'; convertible: bert"):
+    with pytest.raises(SystemExit, match=r"architecture 'deberta-v2' cannot be converted: .*; convertible: bert"):
         run_here(monkeypatch, f"model.path={tmp_path}", f"paths.results={tmp_path / 'results'}")
 
 

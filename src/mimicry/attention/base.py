@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from mimicry.shapes import KeyMask, Keys, Outputs, Queries, Values, Visible, Weights
+from mimicry.shapes import KeyMask, Keys, LogWeights, Outputs, Queries, Values, Visible, Weights
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,11 @@ class Attention(nn.Module, ABC):
     @abstractmethod
     def weights(self, q: Queries, k: Keys, key_mask: KeyMask | None = None) -> Weights:
         """Normalised attention weights: non-negative, each row sums to 1 over the keys it may attend to."""
+
+    def log_weights(self, q: Queries, k: Keys, key_mask: KeyMask | None = None) -> LogWeights:
+        """Logarithm of the weights; where they are 0, that of about the smallest normal number instead of -inf."""
+        weights = self.weights(q, k, key_mask)
+        return weights.clamp(min=torch.finfo(weights.dtype).tiny).log()
 
     def check(self, q: Tensor, k: Tensor, key_mask: Tensor | None) -> None:
         """Raises ValueError unless heads, widths, lengths and mask fit this layer."""

@@ -7,15 +7,17 @@ import torch
 
 from mimicry.attention.base import Attention, AttentionDims
 from mimicry.attention.causal import causal_log_outputs, causal_log_scores, causal_outputs, finite, normalise
-from mimicry.attention.feature_maps.base import FeatureMap, LogFeatureMap
+from mimicry.attention.feature_maps.base import FeatureMap, KernelFeatureMap, LogFeatureMap
 from mimicry.shapes import (
     KeyFeatures,
     KeyMask,
     Keys,
     LogKeyFeatures,
+    LogWeights,
     Outputs,
     Queries,
     QueryFeatures,
+    Scores,
     Values,
     Weights,
 )
@@ -27,7 +29,7 @@ class LinearAttention(Attention):
     Features and sums are computed in float32 (float64 for float64 inputs). Maps given by their logarithm are evaluated
     as exp(log phi - shift) with one shift per feature common to all keys, and one per query: both cancel exactly in
     a_ij, so gradients need not flow through them, and no projection is too large for exp. Causal attention takes the
-    shift over visible keys only (see `causal.py`).
+    shift over visible keys only (see `causal.py`). Maps with a closed-form kernel form no features on short sequences.
 
     Args:
         dims: sizes of the layer.
@@ -58,6 +60,10 @@ class LinearAttention(Attention):
     def forward(self, q: Queries, k: Keys, v: Values, key_mask: KeyMask | None = None) -> Outputs:
         self.check(q, k, key_mask)
         with torch.autocast(q.device.type, enabled=False):
+            if self._pairs_are_cheaper(q.shape[2], k.shape[2]):
+                scores = self._scores(q, k, key_mask)
+                numerator = torch.einsum("bhnm,bhme->bhne", scores, v.to(scores.dtype))
+                return normalise(numerator, scores.sum(dim=-1), self.eps).to(v.dtype)
             phi_q, phi_k, logarithmic = self._features(q, k, key_mask)
             values = v.to(phi_k.dtype)
             if self.dims.causal:
@@ -74,16 +80,38 @@ class LinearAttention(Attention):
     def weights(self, q: Queries, k: Keys, key_mask: KeyMask | None = None) -> Weights:
         self.check(q, k, key_mask)
         with torch.autocast(q.device.type, enabled=False):
-            phi_q, phi_k, logarithmic = self._features(q, k, key_mask)
-            if logarithmic and self.dims.causal:
-                scores = causal_log_scores(phi_q, phi_k)
-            else:
-                if logarithmic:
-                    phi_q, phi_k = _shifted(phi_q, phi_k)
-                scores = torch.einsum("bhnf,bhmf->bhnm", phi_q, phi_k)
-                if self.dims.causal:
-                    scores = scores.tril(k.shape[2] - q.shape[2])
+            scores = self._scores(q, k, key_mask)
             return scores / scores.sum(dim=-1, keepdim=True).clamp(min=self.eps)
+
+    def log_weights(self, q: Queries, k: Keys, key_mask: KeyMask | None = None) -> LogWeights:
+        self.check(q, k, key_mask)
+        with torch.autocast(q.device.type, enabled=False):
+            scores = self._scores(q, k, key_mask)
+            # The log of a quotient as a sum: a third of the passes over all pairs, forward and backward.
+            normaliser = scores.sum(dim=-1, keepdim=True).clamp(min=self.eps)
+            return (scores + torch.finfo(scores.dtype).tiny).log() + normaliser.reciprocal().log()
+
+    def _pairs_are_cheaper(self, queries: int, keys: int) -> bool:
+        """Whether forming the scores of all pairs takes less work, and no more memory, than the features."""
+        # Multiply-adds per head: 2 n m d for scores and outputs, against (n + m) f d to write and read the state; with
+        # n = m that is up to f tokens. Scores hold n m numbers, features (n + m) f.
+        has_kernel = isinstance(self.query_map, KernelFeatureMap)
+        return has_kernel and 2 * queries * keys <= (queries + keys) * self.query_map.feature_dim
+
+    def _scores(self, q: Queries, k: Keys, key_mask: KeyMask | None) -> Scores:
+        """Products of the features of all pairs, each row up to a factor of its own; 0 for keys out of sight."""
+        # The map of the keys is the same or a copy.
+        if isinstance(self.query_map, KernelFeatureMap):
+            dtype = torch.promote_types(q.dtype, torch.float32)
+            scores, visible = self.query_map.kernel(q.to(dtype), k.to(dtype)), self.visible(q, k, key_mask)
+            return scores if visible is None else scores.masked_fill(~visible, 0.0)
+        phi_q, phi_k, logarithmic = self._features(q, k, key_mask)
+        if logarithmic and self.dims.causal:
+            return causal_log_scores(phi_q, phi_k)
+        if logarithmic:
+            phi_q, phi_k = _shifted(phi_q, phi_k)
+        scores = torch.einsum("bhnf,bhmf->bhnm", phi_q, phi_k)
+        return scores.tril(k.shape[2] - q.shape[2]) if self.dims.causal else scores
 
     def _features(self, q: Queries, k: Keys, key_mask: KeyMask | None) -> tuple[QueryFeatures, KeyFeatures, bool]:
         """Features of q and k in at least float32, or their logarithms (then True); masked keys count as zero."""

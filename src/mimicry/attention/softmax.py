@@ -30,10 +30,10 @@ class SoftmaxAttention(Attention):
         # Scores in at least float32: half precision cannot normalise a long row.
         dtype = torch.promote_types(q.dtype, torch.float32)
         with torch.autocast(q.device.type, enabled=False):
-            scores = torch.einsum("bhnd,bhmd->bhnm", q.to(dtype), k.to(dtype)) * self.dims.head_dim**-0.5
+            scores = torch.einsum("bhnd,bhmd->bhnm", q.to(dtype) * self.dims.head_dim**-0.5, k.to(dtype))
         visible = self.visible(q, k, key_mask)
         if visible is None:
             return scores.softmax(dim=-1)
-        # The smallest finite value, not -inf: rows without a visible key stay free of NaN and are cleared below.
-        weights = scores.masked_fill(~visible, torch.finfo(dtype).min).softmax(dim=-1)
-        return weights.masked_fill(~visible, 0.0)
+        # The smallest finite value, not -inf: rows without a visible key stay free of NaN and are cleared here.
+        weights = scores.masked_fill_(~visible, torch.finfo(dtype).min).softmax(dim=-1)
+        return weights * visible.any(dim=-1, keepdim=True)

@@ -1,6 +1,5 @@
 """The model a run starts from: an embedded asset, a local folder or a hub id."""
 
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from mimicry import assets
+from mimicry.conversion.donor import KnownScores, check_head, check_weights, read_config
 from mimicry.conversion.site import adapter_of
 
 log = logging.getLogger(__name__)
@@ -23,18 +23,26 @@ class Checkpoint:
         path: `asset:minilm`, a local folder in Hugging Face layout, or a hub id.
         teacher: a classifier finetuned on the task (folder or hub id); it replaces finetuning here. None finetunes.
         max_length: longer texts are cut to so many tokens, >= 8.
+        known_scores: of the teacher, from its card, by task: the primary metric as a fraction or correlation.
+        score_tolerance: how far below its known score a teacher may score here, >= 0.
 
     Raises:
-        ValueError: if max_length is out of range.
+        ValueError: if max_length, a known score or the tolerance is out of range.
     """
 
     path: str
     teacher: str | None = None
     max_length: int = 128
+    known_scores: dict[str, float] | None = None
+    score_tolerance: float = 0.01
+
+    modality = "text"
 
     def __post_init__(self) -> None:
         if self.max_length < 8:
             raise ValueError(f"model.max_length must be >= 8, got {self.max_length}")
+        # Checked at once, used when a teacher was measured.
+        KnownScores(self.known_scores, self.score_tolerance)
 
     @property
     def name(self) -> str:
@@ -46,36 +54,40 @@ class Checkpoint:
         for option, source in (("model.path", self.path), ("model.teacher", self.teacher)):
             if source is None or source in EMBEDDED:
                 continue
-            folder = Path(source).expanduser()
             if source.startswith("asset:"):
                 raise ValueError(f"{option} must be one of {', '.join(EMBEDDED)} when embedded, got {source!r}")
-            if folder.is_dir():
-                self._check_folder(option, folder)
-            elif source.startswith((".", "/", "~")) or source.count("/") > 1:
-                raise ValueError(f"{option}: no such folder: {source}")
+            config = read_config(option, source)
+            if config is not None:
+                self._check_config(SimpleNamespace(**config))
 
-    def _check_folder(self, option: str, folder: Path) -> None:
-        if not (folder / "config.json").is_file():
-            raise ValueError(f"{option}: no config.json in {folder}")
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{option}: {folder / 'config.json'} is not JSON ({error})") from error
-        adapter_of(SimpleNamespace(**({"model_type": None} | config)))
-        self._check_positions(SimpleNamespace(**config))
-
-    def _check_positions(self, config: Any) -> None:
+    def _check_config(self, config: Any) -> None:
+        """Refuses architectures without a seam, those that read no text, and texts longer than the model's."""
+        if hasattr(adapter_of(config), "SPECIAL_TOKENS"):
+            raise ValueError(
+                f"model: {config.model_type!r} reads images; use mimicry.conversion.image_checkpoint.ImageCheckpoint"
+            )
         positions = getattr(config, "max_position_embeddings", None)
         if positions is not None and self.max_length > positions:
             raise ValueError(f"model.max_length must be <= the model's {positions} positions, got {self.max_length}")
 
-    def load(self, num_labels: int) -> tuple[Any, Any]:
+    def check_score(self, task: str, metric: str, score: float) -> None:
+        """Refuses a teacher that scores below its known score; see `KnownScores.check`."""
+        if self.teacher is not None:
+            KnownScores(self.known_scores, self.score_tolerance).check(self.teacher, task, metric, score)
+
+    def load(self, num_labels: int, labels: tuple[str, ...] = ()) -> tuple[Any, Any]:
         """The classifier with a head of `num_labels` outputs (1 for regression), and its tokenizer.
 
         A new head is drawn from torch's global generator: seed it first.
 
+        Args:
+            num_labels: outputs of the head.
+            labels: names of the task's classes in the order of their ids, to hold a teacher's own names against;
+                nothing is compared where either has none.
+
         Raises:
-            ValueError: no seam for the architecture, a donor whose head does not fit, or weights that do not load.
+            ValueError: no seam for the architecture, a donor whose head does not fit or has the task's labels in
+                another order, or weights that do not load.
         """
         from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -84,10 +96,9 @@ class Checkpoint:
         where = folder if Path(folder).is_dir() else source
         try:
             config = AutoConfig.from_pretrained(where)
-            adapter_of(config)
-            self._check_positions(config)
-            if self.teacher is not None and config.num_labels != num_labels:
-                raise ValueError(f"{option}: its head must have {num_labels} outputs, got {config.num_labels}")
+            self._check_config(config)
+            if self.teacher is not None:
+                check_head(option, source, config, num_labels, labels)
             config.num_labels = num_labels
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 where,
@@ -100,14 +111,7 @@ class Checkpoint:
         except (OSError, ConnectionError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"{option}: cannot load {source!r} ({reason}); a local folder works too") from error
-        self._check_weights(f"{option}: {source!r}", model.base_model_prefix, sorted(report["missing_keys"]))
+        missing = sorted(report["missing_keys"])
+        check_weights(f"{option}: {source!r}", model.base_model_prefix, missing, finished=self.teacher is not None)
         log.info("Loaded %s (%.1f M parameters)", source, sum(p.numel() for p in model.parameters()) / 1e6)
         return model, tokenizer
-
-    def _check_weights(self, what: str, prefix: str, missing: list[str]) -> None:
-        """Refuses weights with holes: only a new head, and the pooler under it, may start at random."""
-        if self.teacher is not None and missing:
-            raise ValueError(f"{what} is not a finished classifier, it lacks {', '.join(missing[:3])}")
-        holes = [key for key in missing if key.startswith(f"{prefix}.") and ".pooler." not in key]
-        if holes:
-            raise ValueError(f"{what} lacks weights of its encoder: {', '.join(holes[:3])}")

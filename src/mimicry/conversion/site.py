@@ -12,6 +12,32 @@ from torch import nn
 from mimicry.attention import AttentionDims
 from mimicry.conversion import adapters
 
+_DISENTANGLED = "disentangled relative-position terms are added to q.k"
+_RELATIVE_BIAS = "a learnt bias of the relative position is added to q.k"
+_ALIBI = "ALiBi biases of the distance are added to q.k"
+_WINDOW = "its tokens attend within a sliding window, and to a few global ones"
+# Families that no adapter can help, by Hugging Face model type, and why; read in the sources of transformers 5.23.0.
+REFUSED = {
+    "big_bird": "its attention is block-sparse",
+    "bloom": _ALIBI,
+    "deberta": _DISENTANGLED,
+    "deberta-v2": _DISENTANGLED,
+    "fnet": "it mixes tokens by Fourier transforms and has no attention",
+    "funnel": "relative-position and token-type terms are added to q.k",
+    "led": _WINDOW,
+    "longformer": _WINDOW,
+    "longt5": _RELATIVE_BIAS,
+    "mpnet": _RELATIVE_BIAS,
+    "mpt": _ALIBI,
+    "mt5": _RELATIVE_BIAS,
+    "reformer": "hashing and windows decide which tokens attend to which",
+    "sew-d": _DISENTANGLED,
+    "switch_transformers": _RELATIVE_BIAS,
+    "t5": _RELATIVE_BIAS,
+    "umt5": _RELATIVE_BIAS,
+    "xlnet": "relative-position and segment terms are added to q.k",
+}
+
 
 @dataclass(frozen=True)
 class AttentionSite:
@@ -39,6 +65,11 @@ def adapter_of(config: Any) -> ModuleType:
     Raises:
         ValueError: if the family has none, or the config asks for attention that a linear form cannot honour.
     """
+    if reason := REFUSED.get(str(config.model_type)):
+        raise ValueError(
+            f"model: architecture {config.model_type!r} cannot be converted: {reason}, "
+            f"but linear attention knows q.k alone; convertible: {', '.join(supported_families())}"
+        )
     family = str(config.model_type).replace("-", "_")
     if family not in supported_families():
         raise ValueError(

@@ -1,16 +1,24 @@
 """GLUE tasks, from the files of the GLUE release or from the hub."""
 
+import logging
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from mimicry.data.glue_specs import GLUE_SPECS, MAX_SCORE
+from mimicry.data.glue_specs import GLUE_SPECS
 from mimicry.data.task import Example, RowLimits, TaskData, build_task_data
 from mimicry.data.tsv import read_tsv
+
+if TYPE_CHECKING:
+    from mimicry.data.batches import Encoder
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = (".tsv", ".tsv.gz")
 
 
 class GlueTask:
-    """One of the eight GLUE tasks of the paper, scored on its validation rows (MNLI: the matched ones).
+    """One of the eight GLUE tasks of the paper, scored on its validation rows (MNLI: the matched, then the mismatched).
 
     Args:
         name: cola, sst2, mrpc, stsb, qqp, mnli, qnli or rte.
@@ -19,11 +27,13 @@ class GlueTask:
         train_file: file name in the task's folder instead of train.tsv or train.tsv.gz.
         validation_file: file name in the task's folder instead of dev.tsv or dev.tsv.gz (MNLI: dev_matched).
         max_train_rows: keep this many evenly drawn rows; null keeps all.
-        max_validation_rows: keep this many evenly drawn rows; null keeps all.
+        max_validation_rows: keep this many evenly drawn rows of each validation split; null keeps all.
 
     Raises:
         ValueError: if the name is unknown, a file is named without `root`, or a limit is below 1.
     """
+
+    modality = "text"
 
     def __init__(
         self,
@@ -60,36 +70,61 @@ class GlueTask:
             self._load_files(self.root)
 
     def load(self) -> TaskData:
-        """Read both splits.
+        """Read every split; what a folder lacks of the task is named in the log and in the result.
 
         Raises:
-            ValueError: if a file is missing, the hub has no such data set, or a row is bad.
+            ValueError: if a file is missing, the hub has no such data set, or a row is bad. Of MNLI's files only the
+                mismatched one may be missing.
             ConnectionError: if the hub cannot be reached.
         """
-        return self._load_hub() if self.root is None else self._load_files(self.root)
+        data = self._load_hub() if self.root is None else self._load_files(self.root)
+        for part in data.missing:
+            log.warning("%s is incomplete, it lacks %s", self.name, part)
+        return data
+
+    def encoder(self, processor: Any, max_length: int) -> "Encoder":
+        """Tokenises sentences or pairs of them."""
+        # Slow to import, and only needed here.
+        from mimicry.data.text import TextEncoder
+
+        return TextEncoder(processor, max_length)
 
     def _load_files(self, root: Path) -> TaskData:
-        train = self._find_file(root, "train_file", "train")
-        validation = self._find_file(root, "validation_file", self.spec.validation)
-        if train == validation:
-            raise ValueError(f"validation_file must differ from train_file, got {validation!r} for both")
-        sources = {"train": f"{self.spec.folder}/{train}", "validation": f"{self.spec.folder}/{validation}"}
-        rows = (self._parse_file(root / source) for source in sources.values())
-        return build_task_data(self, self.limits, *rows, sources=sources)
-
-    def _find_file(self, root: Path, option: str, stem: str) -> str:
         folder = root / self.spec.folder
         if not folder.is_dir():
             raise ValueError(f"root must hold the folder {self.spec.folder}, got {root} without it")
-        defaults = [stem + suffix for suffix in SUFFIXES]
+        (primary, stem), *others = self.spec.validation.items()
+        files = {
+            "train": self._find_file(folder, "train_file", "train"),
+            primary: self._find_file(folder, "validation_file", stem),
+        }
+        missing = []
+        if _first_file(folder, _defaults(stem)) is None:
+            missing.append(f"{stem} (scored on {self.spec.folder}/{files[primary]} instead)")
+        for split, stem in others:
+            names = _defaults(stem)
+            if found := _first_file(folder, names):
+                files[split] = found
+            else:
+                missing.append(f"{split} (no {' or '.join(names)} in {self.spec.folder})")
+        if len({*files.values()}) < len(files):
+            uses = ", ".join(f"{file} for {split}" for split, file in files.items())
+            raise ValueError(f"train_file and validation_file must leave each split a file of its own, got {uses}")
+        sources = {split: f"{self.spec.folder}/{file}" for split, file in files.items()}
+        rows = {split: self._parse_file(folder / file) for split, file in files.items()}
+        return build_task_data(
+            self, self.limits, rows.pop("train"), rows, sources, self.spec.label_names, tuple(missing)
+        )
+
+    def _find_file(self, folder: Path, option: str, stem: str) -> str:
+        defaults = _defaults(stem)
         names = [self.files[option]] if self.files[option] else defaults
-        for name in names:
-            if (folder / name).is_file():
-                return name
-        # The other split's own file is no candidate: training on it would leak the validation rows.
-        others = {other + suffix for other in ("train", self.spec.validation) for suffix in SUFFIXES} - set(defaults)
+        if name := _first_file(folder, names):
+            return name
+        # The other splits' own files are no candidates: training on one would leak the validation rows.
+        others = {name for other in ("train", *self.spec.validation.values()) for name in _defaults(other)}
         found = sorted(path.name for path in folder.iterdir() if path.name.endswith(SUFFIXES))
-        found = [name for name in found if name not in others]
+        found = [name for name in found if name in defaults or name not in others]
         hint = f"found {', '.join(found)}: choose one with task.{option}=NAME" if found else "found no other file"
         raise ValueError(f"{option} must exist in {folder}, got no {' or '.join(names)}; {hint}")
 
@@ -97,38 +132,31 @@ class GlueTask:
         spec = self.spec
         wanted = [column for column in (spec.text, spec.pair, spec.label) if column is not None]
         return [
-            Example(row[spec.text], row[spec.pair] if spec.pair else None, self._parse_label(row[spec.label], place))
+            Example(row[spec.text], row[spec.pair] if spec.pair else None, spec.parse_label(row[spec.label], place))
             for place, row in read_tsv(path, wanted, spec.columns)
         ]
-
-    def _parse_label(self, value: str, place: str) -> int | float:
-        if not self.spec.labels:
-            return _parse_score(value, place)
-        if value not in self.spec.labels:
-            raise ValueError(f"{place}: label must be one of {', '.join(self.spec.labels)}, got {value!r}")
-        return self.spec.labels.index(value)
 
     def _load_hub(self) -> TaskData:
         # Slow to import, and only needed here.
         import datasets
 
-        splits = ["train", self.spec.hub_validation]
+        splits = ["train", *self.spec.validation]
         failure = f"cannot read {self.name} of the data set {self.hub!r}"
         remedy = "set task.root=DIR to read local GLUE files"
         try:
-            train, validation = datasets.load_dataset(self.hub, self.name, split=splits)
+            loaded = datasets.load_dataset(self.hub, self.name, split=splits)
         except (FileNotFoundError, ValueError, datasets.exceptions.DatasetsError) as error:
             raise ValueError(f"{failure}: {_one_line(error)}; {remedy}") from error
         except OSError as error:
             raise ConnectionError(f"{failure}: {_one_line(error)}; {remedy}") from error
         # The name of a local copy is enough: where it lies differs between machines.
         origin = Path(self.hub).resolve().name if Path(self.hub).is_dir() else self.hub
-        sources = {"train": f"{origin}@{splits[0]}", "validation": f"{origin}@{splits[1]}"}
-        rows = (
-            self._parse_columns(split.to_dict(), source)
-            for split, source in zip((train, validation), sources.values(), strict=True)
-        )
-        return build_task_data(self, self.limits, *rows, sources=sources)
+        sources = {split: f"{origin}@{split}" for split in splits}
+        rows = {
+            split: self._parse_columns(columns.to_dict(), sources[split])
+            for split, columns in zip(splits, loaded, strict=True)
+        }
+        return build_task_data(self, self.limits, rows.pop("train"), rows, sources, self.spec.label_names)
 
     def _parse_columns(self, columns: dict[str, list[object]], source: str) -> list[Example]:
         text, pair = self.spec.hub_columns or (self.spec.text, self.spec.pair)
@@ -138,28 +166,17 @@ class GlueTask:
                 raise ValueError(f"{source} must have the column {column!r}, got {', '.join(columns)}")
         pairs = columns[pair] if pair else [None] * len(columns[text])
         return [
-            Example(first, second, self._check_label(label, f"{source} row {index}"))
+            Example(first, second, self.spec.check_class_id(label, f"{source} row {index}"))
             for index, (first, second, label) in enumerate(zip(columns[text], pairs, columns["label"], strict=True))
         ]
 
-    def _check_label(self, label: int | float | None, place: str) -> int | float:
-        if not self.spec.labels:
-            return _parse_score(label, place)
-        # The hub marks withheld labels by -1.
-        if label not in range(self.num_labels):
-            ids = ", ".join(map(str, range(self.num_labels)))
-            raise ValueError(f"{place}: label must be one of {ids}, got {label}")
-        return int(label)
+
+def _defaults(stem: str) -> list[str]:
+    return [stem + suffix for suffix in SUFFIXES]
 
 
-def _parse_score(value: str | float | None, place: str) -> float:
-    try:
-        score = float(value)
-    except (TypeError, ValueError):
-        score = float("nan")
-    if not 0 <= score <= MAX_SCORE:
-        raise ValueError(f"{place}: label must be a number from 0 to {MAX_SCORE:g}, got {value!r}")
-    return score
+def _first_file(folder: Path, names: Sequence[str]) -> str | None:
+    return next((name for name in names if (folder / name).is_file()), None)
 
 
 def _one_line(error: Exception) -> str:

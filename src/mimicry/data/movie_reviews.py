@@ -1,10 +1,14 @@
 """The default task: is a snippet of a movie review positive or negative?"""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mimicry import assets
 from mimicry.data.task import Example, RowLimits, TaskData, build_task_data
 from mimicry.data.tsv import read_tsv
+
+if TYPE_CHECKING:
+    from mimicry.data.batches import Encoder
 
 COLUMNS = ("id", "rating", "text")
 MAX_RATING = 4.0
@@ -30,6 +34,7 @@ class MovieReviews:
     """
 
     name = "movie_reviews"
+    modality = "text"
     num_labels = 2
     metrics = ("accuracy",)
 
@@ -52,7 +57,14 @@ class MovieReviews:
         labels = [row.label for row in rows]
         train, validation = train_test_split(rows, test_size=VALIDATION_ROWS, random_state=0, stratify=labels)
         sources = dict.fromkeys(("train", "validation"), f"{assets.MOVIE_REVIEWS.requirement} movie_reviews.tsv")
-        return build_task_data(self, self.limits, train, validation, sources)
+        return build_task_data(self, self.limits, train, {"validation": validation}, sources)
+
+    def encoder(self, processor: Any, max_length: int) -> "Encoder":
+        """Tokenises snippets."""
+        # Slow to import, and only needed here.
+        from mimicry.data.text import TextEncoder
+
+        return TextEncoder(processor, max_length)
 
 
 def parse_reviews(path: Path) -> list[Example]:

@@ -1,11 +1,14 @@
-"""What a text-classification task is: its rows, its metrics, and where both came from."""
+"""What a task is: its rows, its metrics, and where both came from."""
 
 import hashlib
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Protocol, TypeVar, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+
+if TYPE_CHECKING:
+    from mimicry.data.batches import Encoder
 
 Row = TypeVar("Row")
 
@@ -20,34 +23,49 @@ class Example:
 
 
 @dataclass(frozen=True)
+class ImageExample:
+    """One labelled image: the bytes of its file, or pixels of shape (height, width[, channels]) from 0 to 255."""
+
+    image: Any
+    label: int
+
+
+@dataclass(frozen=True)
 class TaskData:
     """The rows of a task.
 
     Attributes:
         name: the task's name.
         num_labels: number of classes; 1 means regression.
-        metrics: from `matthews`, `f1`, `accuracy`, `pearson`, `spearman`; the first one is the primary metric.
+        metrics: names known to `training.metrics`; the first one is the primary metric.
         train: the rows to train on.
-        validation: the rows to score on.
+        validation: the rows to score on, by split; the first split is the primary one.
         sources: what each split was read from: an asset, a hub id with its split, or a file.
-        fingerprint: sha256 over all rows; equal exactly when both splits hold the same rows in the same order.
+        fingerprint: sha256 over all rows; equal exactly when all splits hold the same rows in the same order.
+        label_names: of the classes in the order of their ids; empty when they have no names.
+        missing: parts of the task that were not to be had, each with the reason.
+        available: rows of each split before a limit was drawn from them; empty when not counted.
     """
 
     name: str
     num_labels: int
     metrics: tuple[str, ...]
-    train: tuple[Example, ...]
-    validation: tuple[Example, ...]
+    train: Sequence[Any]
+    validation: Mapping[str, Sequence[Any]]
     sources: dict[str, str]
     fingerprint: str
+    label_names: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    available: Mapping[str, int] = field(default_factory=dict)
 
 
 # At runtime too, because tests check arguments against their annotations.
 @runtime_checkable
 class Task(Protocol):
-    """Something that can be trained and scored on."""
+    """Something that can be trained and scored on; `modality` says what its rows are, `text` or `image`."""
 
     name: str
+    modality: str
     num_labels: int
     metrics: tuple[str, ...]
 
@@ -67,6 +85,9 @@ class Task(Protocol):
             AssetError: if they have to be downloaded and the package index does not deliver.
         """
 
+    def encoder(self, processor: Any, max_length: int) -> "Encoder":
+        """What turns rows into batches for a model: `processor` is its tokenizer or image processor."""
+
 
 @dataclass(frozen=True)
 class RowLimits:
@@ -80,8 +101,8 @@ class RowLimits:
     max_validation_rows: int | None
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            check_limit(field.name, getattr(self, field.name))
+        for entry in fields(self):
+            check_limit(entry.name, getattr(self, entry.name))
 
 
 def check_limit(argument: str, limit: int | None) -> None:
@@ -90,41 +111,55 @@ def check_limit(argument: str, limit: int | None) -> None:
         raise ValueError(f"{argument} must be >= 1 or null, got {limit}")
 
 
+def draw_indices(count: int, limit: int | None, seed: int = 0) -> list[int]:
+    """At most `limit` of `count` positions, drawn evenly without replacement, in order; all of them for None."""
+    if limit is None or limit >= count:
+        return list(range(count))
+    return sorted(random.Random(seed).sample(range(count), limit))
+
+
 def limit_rows(rows: Sequence[Row], limit: int | None, seed: int = 0) -> tuple[Row, ...]:
     """Draw at most `limit` rows evenly, without replacement, and leave them in their order."""
-    if limit is None or limit >= len(rows):
-        return tuple(rows)
-    kept = random.Random(seed).sample(range(len(rows)), limit)
-    return tuple(rows[index] for index in sorted(kept))
+    return tuple(rows[index] for index in draw_indices(len(rows), limit, seed))
 
 
 def build_task_data(
-    task: Task, limits: RowLimits, train: Sequence[Example], validation: Sequence[Example], sources: dict[str, str]
+    task: Task,
+    limits: RowLimits,
+    train: Sequence[Example],
+    validation: Mapping[str, Sequence[Example]],
+    sources: dict[str, str],
+    label_names: tuple[str, ...] = (),
+    missing: tuple[str, ...] = (),
 ) -> TaskData:
-    """Limit both splits and fingerprint what is left.
+    """Limit every split and fingerprint what is left.
 
     Raises:
         ValueError: if a split has no rows.
     """
-    for split, rows in (("train", train), ("validation", validation)):
+    for split, rows in {"train": train, **validation}.items():
         if not rows:
             raise ValueError(f"{split} split of {task.name} must have at least one row, got 0 from {sources[split]}")
+    available = {split: len(rows) for split, rows in {"train": train, **validation}.items()}
     train = limit_rows(train, limits.max_train_rows)
-    validation = limit_rows(validation, limits.max_validation_rows)
+    limited = {split: limit_rows(rows, limits.max_validation_rows) for split, rows in validation.items()}
     return TaskData(
         name=task.name,
         num_labels=task.num_labels,
         metrics=task.metrics,
         train=train,
-        validation=validation,
+        validation=limited,
         sources=sources,
-        fingerprint=_fingerprint(train, validation),
+        fingerprint=_fingerprint({"train": train, **limited}),
+        label_names=label_names,
+        missing=missing,
+        available=available,
     )
 
 
-def _fingerprint(train: Sequence[Example], validation: Sequence[Example]) -> str:
+def _fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
     digest = hashlib.sha256()
-    for split, rows in (("train", train), ("validation", validation)):
+    for split, rows in splits.items():
         for row in rows:
             digest.update(json.dumps([split, row.text, row.pair, row.label]).encode() + b"\n")
     return digest.hexdigest()

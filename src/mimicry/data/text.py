@@ -1,20 +1,16 @@
-"""From examples to padded batches: tokenised once, then dealt out by each stage in its own batch size and order."""
+"""Texts as batches: tokenised once, padded to the longest row of each batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from lightning import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
 from transformers import PreTrainedTokenizerBase
 
-from mimicry.data.sampler import LengthBucketSampler
-from mimicry.data.task import Example, check_limit, limit_rows
+from mimicry.data.batches import Rows
+from mimicry.data.task import Example
 
 MIN_LENGTH = 8
-# Scores do not depend on it; without gradients this fits wherever training fits.
-VALIDATION_BATCH_SIZE = 64
 
 
 @dataclass(frozen=True)
@@ -28,84 +24,59 @@ class EncodedRow:
         return len(self.inputs["input_ids"])
 
 
-def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[EncodedRow]:
-    """Tokenise without padding; a row that is too long loses tokens at the end of its longer text first.
+class TextEncoder:
+    """Tokenises texts, and pads rows to the longest of their batch.
 
     Args:
-        examples: all with a pair or all without.
         tokenizer: of the model that will read the rows.
-        max_length: in tokens, special ones included.
+        max_length: in tokens, special ones included; a row that is too long loses tokens at the end of its longer
+            text first.
 
     Raises:
-        ValueError: if `max_length` is below 8, there are no examples, or one has no tokens.
-    """
-    if max_length < MIN_LENGTH:
-        raise ValueError(f"max_length must be >= {MIN_LENGTH}, got {max_length}")
-    if not examples:
-        raise ValueError("examples must not be empty, got 0")
-    texts = [example.text for example in examples]
-    pairs = None if examples[0].pair is None else [example.pair for example in examples]
-    encoded = tokenizer(texts, pairs, truncation="longest_first", max_length=max_length)
-    rows = []
-    for index, example in enumerate(examples):
-        row = EncodedRow({key: values[index] for key, values in encoded.items()}, example.label)
-        if len(row) == 0:
-            raise ValueError(f"examples must have at least one token each, got none for {index}: {example.text!r}")
-        rows.append(row)
-    return rows
-
-
-class TextDataModule(LightningDataModule):
-    """Batches for one stage; several stages share the same encoded rows.
-
-    A batch holds the tokenizer's fields, padded to the batch's longest row, and `labels`: integer class ids, or float32
-    scores. Training batches change with each epoch; validation batches never do and hold every row.
-
-    Args:
-        train_rows: what `encode` made of the training split.
-        validation_rows: what `encode` made of the validation split.
-        tokenizer: the one that encoded the rows.
-        batch_size: of training batches.
-        seed: draws the subset and the order of training rows.
-        max_train_rows: train on this many rows; None trains on all.
-
-    Raises:
-        ValueError: if a split is empty, the batch size or the limit is below 1, or the tokenizer has no pad token.
+        ValueError: if `max_length` is below 8, or the tokenizer has no pad token.
     """
 
-    def __init__(
-        self,
-        train_rows: Sequence[EncodedRow],
-        validation_rows: Sequence[EncodedRow],
-        tokenizer: PreTrainedTokenizerBase,
-        batch_size: int,
-        seed: int,
-        max_train_rows: int | None = None,
-    ) -> None:
-        super().__init__()
-        for argument, rows in (("train_rows", train_rows), ("validation_rows", validation_rows)):
-            if not rows:
-                raise ValueError(f"{argument} must not be empty, got 0 rows")
-        check_limit("max_train_rows", max_train_rows)
+    workers = 0
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, max_length: int) -> None:
+        if max_length < MIN_LENGTH:
+            raise ValueError(f"max_length must be >= {MIN_LENGTH}, got {max_length}")
         if tokenizer.pad_token_id is None:
             raise ValueError(f"tokenizer must have a pad token, got none in {type(tokenizer).__name__}")
-        self.train_rows = limit_rows(train_rows, max_train_rows, seed)
-        self.validation_rows = sorted(validation_rows, key=len)
         self.tokenizer = tokenizer
-        self.batch_size = batch_size
-        self.sampler = LengthBucketSampler([len(row) for row in self.train_rows], batch_size, seed)
+        self.max_length = max_length
 
-    def train_dataloader(self) -> DataLoader:
-        """Batches of rows with similar lengths, in an order of their own for each epoch."""
-        return DataLoader(self.train_rows, self.batch_size, sampler=self.sampler, collate_fn=self._collate)
+    def encode(self, examples: Sequence[Example]) -> list[EncodedRow]:
+        """Tokenise examples, all with a pair or all without.
 
-    def val_dataloader(self) -> DataLoader:
-        """Every validation row once, shortest first."""
-        return DataLoader(self.validation_rows, VALIDATION_BATCH_SIZE, collate_fn=self._collate)
+        Raises:
+            ValueError: if there are no examples, or one has no tokens.
+        """
+        if not examples:
+            raise ValueError("examples must not be empty, got 0")
+        texts = [example.text for example in examples]
+        pairs = None if examples[0].pair is None else [example.pair for example in examples]
+        encoded = self.tokenizer(texts, pairs, truncation="longest_first", max_length=self.max_length)
+        rows = []
+        for index, example in enumerate(examples):
+            row = EncodedRow({key: values[index] for key, values in encoded.items()}, example.label)
+            if len(row) == 0:
+                raise ValueError(f"examples must have at least one token each, got none for {index}: {example.text!r}")
+            rows.append(row)
+        return rows
 
-    def _collate(self, rows: Sequence[EncodedRow]) -> dict[str, Tensor]:
+    def lengths(self, rows: Rows) -> list[int]:
+        """Tokens of each row."""
+        return [len(rows[index]) for index in range(len(rows))]
+
+    def collate(self, rows: Sequence[EncodedRow]) -> dict[str, Tensor]:
+        """The tokenizer's fields, padded to the longest row, and `labels`: class ids, or float32 scores."""
         batch = self.tokenizer.pad([row.inputs for row in rows], padding="longest", return_tensors="pt")
         labels = [row.label for row in rows]
         # Python floats are scores to regress on; the losses want them in the precision of the logits.
         dtype = torch.float32 if isinstance(labels[0], float) else torch.long
         return {**batch, "labels": torch.tensor(labels, dtype=dtype)}
+
+    def position_names(self, row: EncodedRow) -> list[str]:
+        """The row's tokens."""
+        return self.tokenizer.convert_ids_to_tokens(row.inputs["input_ids"])

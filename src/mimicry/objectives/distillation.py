@@ -2,7 +2,7 @@
 
 import torch
 
-from mimicry.shapes import QueryMask, Scalar, Weights
+from mimicry.shapes import LogWeights, QueryMask, Scalar, Weights
 
 
 def soft_cross_entropy(teacher: Weights, student: Weights, query_mask: QueryMask | None = None) -> Scalar:
@@ -25,7 +25,14 @@ def soft_cross_entropy(teacher: Weights, student: Weights, query_mask: QueryMask
     """
     # The floor only meets weights that underflowed; masked keys have a = 0 and add nothing.
     floor = torch.finfo(student.dtype).tiny
-    loss = -(teacher.detach() * student.clamp(min=floor).log()).sum(dim=-1)
+    return soft_cross_entropy_of_logs(teacher, student.clamp(min=floor).log(), query_mask)
+
+
+def soft_cross_entropy_of_logs(
+    teacher: Weights, log_student: LogWeights, query_mask: QueryMask | None = None
+) -> Scalar:
+    """`soft_cross_entropy` of a student given by log b, finite also where a key is masked."""
+    loss = -(teacher.detach() * log_student).sum(dim=-1)
     if query_mask is None:
         return loss.mean()
     count = query_mask.sum() * loss.shape[1]

@@ -1,5 +1,6 @@
 """Finetuned conversion: the model is finetuned first, then converted."""
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -9,7 +10,7 @@ from mimicry.attention import Attention
 from mimicry.attention.capture import attention_layers
 from mimicry.conversion import canonicalise, convert
 from mimicry.regimes.stage import Stage
-from mimicry.training.budget import Budget
+from mimicry.training.budget import BudgetGrid
 from mimicry.training.distillation import DistillationModule
 from mimicry.training.task import TaskModule
 
@@ -23,11 +24,26 @@ class FinetunedConversion:
         distill: training of the feature maps alone on the teacher's weights; `epochs: 0` gives the "no
             distillation" ablation (with attn=t2r the paper's T2R row).
         recover: finetuning of the whole converted model on the task.
+        holdout_rows: training rows set aside, >= 1, on which a stage with several candidates chooses; nothing trains
+            on them, and the reported rows are never looked at. Without candidates none are set aside.
+
+    Raises:
+        ValueError: if holdout_rows is below 1.
     """
 
-    teach: Budget
-    distill: Budget
-    recover: Budget
+    teach: BudgetGrid
+    distill: BudgetGrid
+    recover: BudgetGrid
+    holdout_rows: int = 500
+
+    def __post_init__(self) -> None:
+        if self.holdout_rows < 1:
+            raise ValueError(f"regime.holdout_rows must be >= 1, got {self.holdout_rows}")
+
+    @property
+    def chooses(self) -> bool:
+        """Whether any stage has more than one candidate."""
+        return any(len(grid.candidates) > 1 for grid in (self.teach, self.distill, self.recover))
 
     def stages(
         self,
@@ -37,22 +53,18 @@ class FinetunedConversion:
         distillation_module: Callable[..., DistillationModule],
     ) -> Iterator[Stage]:
         """The procedure in order; each stage starts from the weights the previous one left."""
-        if self.teach.epochs > 0:
-            module = task_module(model, stage="teach", learning_rate=self.teach.learning_rate)
-            yield Stage("teach", "finetune the softmax model on the task", "teacher", model, module, self.teach)
+        teach, distill, recover = (grid.candidates for grid in (self.teach, self.distill, self.recover))
+        if teach:
+            module = functools.partial(task_module, model, "teach")
+            yield Stage("teach", "finetune the softmax model on the task", "teacher", model, module, teach)
         teacher = canonicalise(model).requires_grad_(False).eval()
-        if self.teach.epochs == 0:
+        if not teach:
             yield Stage("donor", "take the finetuned model as it is", "teacher", teacher)
         student = convert(model, attention)
         yield Stage("convert", "swap the attention, train nothing", "no_train", student)
-        trainable = [p for layer in attention_layers(student).values() for p in layer.parameters()]
-        if self.distill.epochs > 0 and trainable:
-            module = distillation_module(teacher, student, learning_rate=self.distill.learning_rate)
-            yield Stage(
-                "distill", "train the feature maps on softmax's weights", "distilled", student, module, self.distill
-            )
-        if self.recover.epochs > 0:
-            module = task_module(student, stage="recover", learning_rate=self.recover.learning_rate)
-            yield Stage(
-                "recover", "finetune the converted model on the task", "recovered", student, module, self.recover
-            )
+        if distill and any(True for layer in attention_layers(student).values() for _ in layer.parameters()):
+            module = functools.partial(distillation_module, teacher, student)
+            yield Stage("distill", "train the feature maps on softmax's weights", "distilled", student, module, distill)
+        if recover:
+            module = functools.partial(task_module, student, "recover")
+            yield Stage("recover", "finetune the converted model on the task", "recovered", student, module, recover)

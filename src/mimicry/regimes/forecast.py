@@ -1,17 +1,14 @@
 """How long a run will take, from timing its own model on its own data."""
 
 import itertools
-import statistics
 import time
-from collections.abc import Callable
 
 import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mimicry.data.text import TextDataModule
+from mimicry.data.batches import TaskBatches
 from mimicry.regimes.finetuned import FinetunedConversion
-from mimicry.training.budget import Budget
 
 # Measured shares of a training step: a distillation step is a forward pass plus small maps, and an optimizer step
 # costs about a tenth on top of forward and backward.
@@ -21,37 +18,37 @@ OPTIMIZER = 1.1
 BATCHES_LOOKED_AT = 20
 
 
-def forecast_seconds(
-    model: nn.Module,
-    regime: FinetunedConversion,
-    loaders: Callable[[Budget | None], TextDataModule],
-    teacher_known: bool,
-) -> float:
+def forecast_seconds(model: nn.Module, regime: FinetunedConversion, batches: TaskBatches, teacher_known: bool) -> float:
     """Wall time of all stages in seconds, from one timed batch per stage; weights and random state are left alone.
 
     Args:
         model: the softmax model.
-        regime: its budgets count.
-        loaders: builds the batches of a budget; None gives those for measuring.
+        regime: its budgets count, every candidate of them.
+        batches: the rows trained and measured on.
         teacher_known: the teacher is reused, so finetuning it costs nothing.
     """
     seconds = 0.0
-    for budget, share in (
-        (regime.teach, 0.0 if teacher_known else OPTIMIZER),
-        (regime.distill, DISTILL_STEP),
-        (regime.recover, OPTIMIZER),
+    for stage, grid, share in (
+        ("teach", regime.teach, 0.0 if teacher_known else OPTIMIZER),
+        ("distill", regime.distill, DISTILL_STEP),
+        ("recover", regime.recover, OPTIMIZER),
     ):
-        if budget.epochs > 0 and share > 0:
-            seconds += share * budget.epochs * _epoch_seconds(model, loaders(budget).train_dataloader(), train=True)
+        epochs = sum(budget.epochs for budget in grid.candidates)
+        if epochs > 0 and share > 0:
+            loader = batches.training(stage, grid.batch_size, grid.max_rows)
+            seconds += share * epochs * _epoch_seconds(model, loader, train=True)
+            if len(grid.candidates) > 1:
+                measured = _epoch_seconds(model, batches.measuring(batches.held_out), train=False)
+                seconds += len(grid.candidates) * measured
     states = 4
-    return seconds + states * _epoch_seconds(model, loaders(None).val_dataloader(), train=False)
+    for rows in batches.validation.values():
+        seconds += states * _epoch_seconds(model, batches.measuring(rows), train=False)
+    return seconds
 
 
 def _epoch_seconds(model: nn.Module, loader: DataLoader, train: bool) -> float:
-    typical = statistics.mean(len(row) for row in loader.dataset)
-    batch = min(
-        itertools.islice(loader, BATCHES_LOOKED_AT), key=lambda batch: abs(batch["input_ids"].shape[1] - typical)
-    )
+    some = sorted(itertools.islice(loader, BATCHES_LOOKED_AT), key=lambda batch: next(iter(batch.values())).numel())
+    batch = some[len(some) // 2]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     home = next(model.parameters()).device
     model.to(device)

@@ -13,17 +13,19 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import Subset
 
 from mimicry.attention import Attention, AttentionDims
 from mimicry.attention.capture import attention_layers
 from mimicry.conversion.checkpoint import Checkpoint
-from mimicry.data.task import Task, TaskData
-from mimicry.data.text import EncodedRow, TextDataModule, encode
+from mimicry.conversion.image_checkpoint import ImageCheckpoint
+from mimicry.data.batches import TaskBatches
+from mimicry.data.task import Example, Task, TaskData, draw_indices
 from mimicry.regimes.finetuned import FinetunedConversion
 from mimicry.regimes.forecast import forecast_seconds
-from mimicry.regimes.runner import Runner, StateResult
+from mimicry.regimes.runner import Runner, Score, StateResult
 from mimicry.training.attention_analysis import AnalysisSettings, attention_weights
-from mimicry.training.budget import Budget
+from mimicry.training.budget import BudgetGrid
 from mimicry.training.distillation import DistillationModule
 from mimicry.training.metrics import build_metrics
 from mimicry.training.task import TaskModule
@@ -40,8 +42,9 @@ class Parts:
 
     regime: FinetunedConversion
     attention: Callable[..., Attention]
-    checkpoint: Checkpoint
+    checkpoint: Checkpoint | ImageCheckpoint
     task: Task
+    maps_corpus: Task | None
     optimizer: Callable[..., Any]
     scheduler: Callable[..., Any]
     analysis: AnalysisSettings
@@ -51,18 +54,26 @@ class Parts:
         """Refuses whatever can be refused before anything is downloaded or trained; ValueError, one line."""
         # Building one tiny layer runs every range check of the variant; building a schedule those of the scheduler.
         attention = self.attention(dims=AttentionDims(num_heads=1, head_dim=8, causal=False))
-        if attention.max_length is not None and attention.max_length < self.checkpoint.max_length:
-            raise ValueError(
-                f"attn: its max_length must be >= model.max_length = {self.checkpoint.max_length}, "
-                f"got {attention.max_length}"
-            )
+        length = self.checkpoint.max_length
+        if attention.max_length is not None and length is not None and attention.max_length < length:
+            raise ValueError(f"attn: its max_length must be >= model.max_length = {length}, got {attention.max_length}")
         optimizer = self.optimizer([nn.Parameter(torch.zeros(1))], lr=1.0)
         self.scheduler(optimizer, total_steps=10)
-        if self.regime.teach.epochs == 0 and self.checkpoint.teacher is None:
+        if not self.regime.teach.candidates and self.checkpoint.teacher is None:
             raise ValueError("regime.teach.epochs must be >= 1 unless model.teacher names a finetuned model, got 0")
+        for option, task in (("task", self.task), ("maps_corpus", self.maps_corpus)):
+            if task is not None and task.modality != self.checkpoint.modality:
+                raise ValueError(
+                    f"{option} must be of the model's kind, {self.checkpoint.modality} ({self.checkpoint.name}), "
+                    f"got {task.modality} ({task.name})"
+                )
+        if self.maps_corpus is not None and not self.regime.distill.candidates:
+            raise ValueError("maps_corpus needs regime.distill.epochs >= 1, got 0")
         build_metrics(self.task.metrics, self.task.num_labels)
         self.checkpoint.check()
         self.task.check()
+        if self.maps_corpus is not None:
+            self.maps_corpus.check()
 
 
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ class AttentionMaps:
 
 
 class ConversionJob:
-    """Runs the regime once; `data`, `tokenizer` and `student` are there after `run` is exhausted.
+    """Runs the regime once; `processor`, `teacher` and `student` are there after `run` is exhausted.
 
     Args:
         parts: built from the config.
@@ -99,45 +110,55 @@ class ConversionJob:
         self.teacher_key = teacher_key
         self.reuse_teacher = reuse_teacher
         self.data: TaskData | None = None
-        self.tokenizer: Any = None
+        self.corpus: TaskData | None = None
+        self.batches: TaskBatches | None = None
+        self.processor: Any = None
         self.teacher: nn.Module | None = None
         self.student: nn.Module | None = None
-        self.train_rows: list[EncodedRow] = []
-        self.validation_rows: list[EncodedRow] = []
 
-    def prepare(self) -> nn.Module:
-        """Loads rows, then the model; returns the model."""
+    def prepare(self) -> tuple[nn.Module, TaskData, TaskBatches]:
+        """Loads rows, then the model, then encodes the rows for it."""
         parts = self.parts
-        self.data = parts.task.load()
+        data = self.data = parts.task.load()
+        self.corpus = None if parts.maps_corpus is None else parts.maps_corpus.load()
         L.seed_everything(parts.seed, verbose=False)
-        model, self.tokenizer = parts.checkpoint.load(self.data.num_labels)
-        self.train_rows = encode(self.data.train, self.tokenizer, parts.checkpoint.max_length)
-        self.validation_rows = encode(self.data.validation, self.tokenizer, parts.checkpoint.max_length)
-        return model
+        model, self.processor = parts.checkpoint.load(data.num_labels, data.label_names)
+        # Known by now: an image model's length is read from its config, which `load` has fetched.
+        assert parts.checkpoint.max_length is not None
+        encoder = parts.task.encoder(self.processor, parts.checkpoint.max_length)
+        rows = encoder.encode(data.train)
+        held_out = set(self._held_out(len(rows)))
+        train = Subset(rows, [index for index in range(len(rows)) if index not in held_out])
+        batches = self.batches = TaskBatches(
+            encoder=encoder,
+            train=train,
+            distill=train if self.corpus is None else encoder.encode(self.corpus.train),
+            held_out=Subset(rows, sorted(held_out)),
+            validation={split: encoder.encode(examples) for split, examples in data.validation.items()},
+            seed=parts.seed,
+        )
+        return model, data, batches
 
     def run(self) -> Iterator[StateResult]:
         """Yields every state of the model as soon as it is measured."""
-        model, parts = self.prepare(), self.parts
-        assert self.data is not None
-        regime = (
-            replace(parts.regime, teach=replace(parts.regime.teach, epochs=0))
-            if parts.checkpoint.teacher
-            else parts.regime
-        )
-        metrics = build_metrics(self.data.metrics, self.data.num_labels)
+        parts = self.parts
+        model, data, batches = self.prepare()
+        regime = self._regime()
+        metrics = build_metrics(data.metrics, data.num_labels)
         trains = {"optimizer": parts.optimizer, "scheduler": parts.scheduler}
         task_module = functools.partial(TaskModule, metrics=metrics, **trains)
         runner = Runner(
-            loaders=self.loaders,
+            batches=batches,
             trainer=self.trainer,
             task_module=task_module,
-            metrics=self.data.metrics,
+            metrics=data.metrics,
+            check_teacher=self._check_teacher,
             seed=parts.seed,
             analysis_rows=parts.analysis.rows,
-            teacher_folder=self.teachers / self._key(),
+            teacher_folder=self.teachers / self._key(data),
             reuse_teacher=self.reuse_teacher,
         )
-        seconds = forecast_seconds(model, regime, self.loaders, runner.teacher_known)
+        seconds = forecast_seconds(model, regime, batches, runner.teacher_known)
         log.info("Expected time: about %.0f min (one batch of each stage was timed)", max(1.0, seconds / 60))
         stages = regime.stages(model, parts.attention, task_module, functools.partial(DistillationModule, **trains))
         for result in runner.run(stages):
@@ -147,37 +168,76 @@ class ConversionJob:
                 self.student = result.model
             yield result
 
-    def loaders(self, budget: Budget | None) -> TextDataModule:
-        """Batches for a budget; None for measuring, where only validation rows are read."""
-        return TextDataModule(
-            self.train_rows,
-            self.validation_rows,
-            self.tokenizer,
-            batch_size=budget.batch_size if budget else 1,
-            seed=self.parts.seed,
-            max_train_rows=budget.max_rows if budget else None,
-        )
+    def data_summary(self) -> dict[str, Any]:
+        """What was trained and scored on, for the record."""
+        data, batches = self.data, self.batches
+        assert data is not None
+        assert batches is not None
+        corpus = self.corpus
+        return {
+            "sources": data.sources,
+            "fingerprint": data.fingerprint,
+            "rows": {
+                "train": len(batches.train),
+                "held_out": len(batches.held_out),
+                **{split: len(rows) for split, rows in batches.validation.items()},
+            },
+            "available": dict(data.available),
+            "missing": list(data.missing),
+            "maps_corpus": None
+            if corpus is None
+            else {
+                "name": corpus.name,
+                "source": corpus.sources["train"],
+                "fingerprint": corpus.fingerprint,
+                "rows": len(corpus.train),
+            },
+        }
+
+    def _regime(self) -> FinetunedConversion:
+        """The configured one; a finished donor skips the first stage."""
+        regime = self.parts.regime
+        if self.parts.checkpoint.teacher is None:
+            return regime
+        return replace(regime, teach=BudgetGrid(epochs=0, learning_rate=1.0, batch_size=1))
+
+    def _held_out(self, rows: int) -> list[int]:
+        """Positions of the training rows to choose settings on; the same for every seed and variant."""
+        regime = self._regime()
+        if not regime.chooses:
+            return []
+        if regime.holdout_rows >= rows:
+            raise ValueError(f"regime.holdout_rows must be < the {rows} training rows, got {regime.holdout_rows}")
+        return draw_indices(rows, regime.holdout_rows)
+
+    def _check_teacher(self, scores: tuple[Score, ...]) -> None:
+        primary = scores[0]
+        self.parts.checkpoint.check_score(self.parts.task.name, primary.metric, primary.value)
 
     def attention_maps(self) -> AttentionMaps:
         """Weights of both models on the configured sentence, or on a validation row of readable length."""
-        sentence = self.parts.analysis.sentence
-        inputs = (
-            dict(self.tokenizer(sentence, truncation=True, max_length=self.parts.checkpoint.max_length))
-            if sentence is not None
-            else min(self.validation_rows, key=lambda row: abs(len(row) - FIGURE_TOKENS)).inputs
-        )
-        batch = {name: torch.tensor([ids]) for name, ids in inputs.items()}
+        assert self.batches is not None
         assert self.teacher is not None
         assert self.student is not None
+        encoder = self.batches.encoder
+        sentence = self.parts.analysis.sentence
+        if sentence is None:
+            rows = next(iter(self.batches.validation.values()))
+            lengths = encoder.lengths(rows)
+            row = rows[min(range(len(rows)), key=lambda index: abs(lengths[index] - FIGURE_TOKENS))]
+        else:
+            (row,) = encoder.encode([Example(sentence, None, 0)])
+        batch = encoder.collate([row])
         return AttentionMaps(
-            _stacked(self.teacher, batch),
-            _stacked(self.student.eval(), batch),
-            self.tokenizer.convert_ids_to_tokens(inputs["input_ids"]),
+            _stacked(self.teacher, batch), _stacked(self.student.eval(), batch), encoder.position_names(row)
         )
 
-    def _key(self) -> str:
-        assert self.data is not None
-        text = json.dumps([self.teacher_key, self.data.fingerprint, torch.__version__], sort_keys=True)
+    def _key(self, data: TaskData) -> str:
+        regime = self._regime()
+        text = json.dumps(
+            [self.teacher_key, data.fingerprint, regime.chooses and regime.holdout_rows, torch.__version__],
+            sort_keys=True,
+        )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 

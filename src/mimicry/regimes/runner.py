@@ -9,11 +9,13 @@ from pathlib import Path
 
 import lightning as L
 from safetensors.torch import load_model, save_model
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from mimicry.attention.capture import attention_layers
 from mimicry.conversion import canonicalise
-from mimicry.data.text import TextDataModule
+from mimicry.data.batches import Rows, TaskBatches
+from mimicry.regimes.selection import Trial, describe, train_best
 from mimicry.regimes.stage import Stage
 from mimicry.training.attention_analysis import AttentionSummary, summarise_attention
 from mimicry.training.budget import Budget
@@ -23,23 +25,28 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Cost:
-    """What training a stage took: seconds, optimizer steps, tokens per second (None without training)."""
+class Score:
+    """One score of the task on one split of its rows."""
 
-    wall_s: float
-    steps: int
-    tokens_per_s: float | None
-    reused: bool = False
+    name: str
+    value: float
+    metric: str
+    split: str
 
 
 @dataclass(frozen=True)
 class StateResult:
-    """One measured state: validation scores by metric name, attention, cost, and the model run through our seam."""
+    """One measured state: scores with the primary one first, attention, how it was trained, and the model itself.
+
+    The model runs through our seam. `trials` is empty for a state reached without training; `reused` says that the
+    training was an earlier run's.
+    """
 
     state: str
-    scores: dict[str, float]
+    scores: tuple[Score, ...]
     attention: AttentionSummary
-    cost: Cost
+    trials: tuple[Trial, ...]
+    reused: bool
     model: nn.Module
 
 
@@ -48,21 +55,23 @@ class Runner:
     """Trains and measures stages, each with a fresh trainer and the same seed.
 
     Args:
-        loaders: builds the batches of a budget; with None, those for measuring.
+        batches: the task's rows.
         trainer: builds a Lightning trainer; called with the stage's name and `max_epochs`.
         task_module: wraps a model for measuring its scores.
         metrics: names of the scores, the task's primary one first.
-        seed: reset before every stage, so that a stage draws the same numbers whatever ran before it.
-        analysis_rows: validation rows over which attention is compared, at most, taken in whole batches.
+        check_teacher: called with the teacher's scores before anything is converted; raises to refuse it.
+        seed: reset before every training, so that a stage draws the same numbers whatever ran before it.
+        analysis_rows: rows over which attention is compared, at most, taken in whole batches.
         teacher_folder: where the finetuned teacher of exactly this configuration is kept; runs that differ only in
             their attention share it.
         reuse_teacher: False finetunes it again even so.
     """
 
-    loaders: Callable[[Budget | None], TextDataModule]
+    batches: TaskBatches
     trainer: Callable[..., L.Trainer]
     task_module: Callable[..., TaskModule]
     metrics: tuple[str, ...]
+    check_teacher: Callable[[tuple[Score, ...]], None]
     seed: int
     analysis_rows: int
     teacher_folder: Path
@@ -71,58 +80,93 @@ class Runner:
     @property
     def teacher_known(self) -> bool:
         """Whether the teacher of this very configuration is taken from an earlier run."""
-        return self.reuse_teacher and (self.teacher_folder / "cost.json").is_file()
+        return self.reuse_teacher and (self.teacher_folder / "trials.json").is_file()
 
     def run(self, stages: Iterator[Stage]) -> Iterator[StateResult]:
         """Yields each state as soon as it is measured; the first one is the teacher."""
         teacher: nn.Module | None = None
         for stage in stages:
             log.info("%s: %s", stage.name, stage.about)
-            L.seed_everything(self.seed, verbose=False)
-            cost = self._teach(stage) if stage.name == "teach" else self._train(stage)
-            teacher = teacher or canonicalise(stage.model).eval()
+            trials, reused = self._teach(stage) if stage.name == "teach" else (self._train(stage, teacher), False)
+            for trial in trials:
+                if trial.chosen:
+                    log.info("%s: %s", stage.name, describe(trial))
+            scores = self._scores(stage)
+            if teacher is None:
+                self.check_teacher(scores)
+                teacher = canonicalise(stage.model).eval()
             # A softmax model as the host library runs it has no attention of ours; its canonicalised copy has.
             model = stage.model if attention_layers(stage.model) else teacher
-            yield StateResult(stage.state, self._scores(stage), self._attention(teacher, model), cost, model)
+            rows = next(iter(self.batches.validation.values()))
+            yield StateResult(stage.state, scores, self._attention(teacher, model, rows), trials, reused, model)
 
-    def _train(self, stage: Stage) -> Cost:
-        if stage.module is None or stage.budget is None:
-            return Cost(0.0, 0, None)
-        trainer = self.trainer(stage.name, max_epochs=stage.budget.epochs)
+    def _train(self, stage: Stage, teacher: nn.Module | None) -> tuple[Trial, ...]:
+        if not stage.candidates:
+            return ()
+        return train_best(stage, self._fit, lambda trained: self._judge(trained, teacher))
+
+    def _fit(self, stage: Stage, budget: Budget) -> Trial:
+        assert stage.module is not None
+        L.seed_everything(self.seed, verbose=False)
+        loader = self.batches.training(stage.name, budget.batch_size, budget.max_rows)
+        # Each candidate has curves of its own.
+        told = f" {budget.epochs} at {budget.learning_rate:g}" if len(stage.candidates) > 1 else ""
+        trainer = self.trainer(f"{stage.name}{told}", max_epochs=budget.epochs)
+        module = stage.module(learning_rate=budget.learning_rate)
         began = time.perf_counter()
-        trainer.fit(stage.module, train_dataloaders=self.loaders(stage.budget).train_dataloader())
+        trainer.fit(module, train_dataloaders=loader)
         wall_s = time.perf_counter() - began
-        return Cost(wall_s, trainer.global_step, int(stage.module.tokens_seen) / wall_s)
+        tokens_per_s = self.batches.tokens(loader) * budget.epochs / wall_s
+        return Trial(
+            budget.epochs, budget.learning_rate, trainer.global_step, wall_s, tokens_per_s, held_out=None, chosen=False
+        )
 
-    def _teach(self, stage: Stage) -> Cost:
-        weights, note = self.teacher_folder / "model.safetensors", self.teacher_folder / "cost.json"
+    def _judge(self, stage: Stage, teacher: nn.Module | None) -> float:
+        """Of a trained candidate, on the held-out rows: maps by their divergence, whole models by their score."""
+        if stage.name == "distill":
+            assert teacher is not None
+            return -self._attention(teacher, stage.model, self.batches.held_out).kl
+        return self._split_scores(stage, self.batches.held_out)[self.metrics[0]]
+
+    def _teach(self, stage: Stage) -> tuple[tuple[Trial, ...], bool]:
+        weights, note = self.teacher_folder / "model.safetensors", self.teacher_folder / "trials.json"
         if self.teacher_known:
             load_model(stage.model, weights)
             log.info("teacher taken from an earlier run with the same settings (rerun=true trains it again)")
-            return Cost(**json.loads(note.read_text(encoding="utf-8")) | {"reused": True})
-        cost = self._train(stage)
+            return tuple(Trial(**trial) for trial in json.loads(note.read_text(encoding="utf-8"))), True
+        trials = self._train(stage, None)
         self.teacher_folder.mkdir(parents=True, exist_ok=True)
         for path, save in (
             (weights, lambda to: save_model(stage.model, str(to))),
-            (note, lambda to: to.write_text(json.dumps(asdict(cost)), encoding="utf-8")),
+            (note, lambda to: to.write_text(json.dumps([asdict(trial) for trial in trials]), encoding="utf-8")),
         ):
             # Written under another name and moved: a concurrent or killed run never leaves half a teacher.
             partial = path.with_name(f"{path.name}.{time.time_ns()}")
             save(partial)
             partial.replace(path)
-        return cost
+        return trials, False
 
-    def _scores(self, stage: Stage) -> dict[str, float]:
+    def _scores(self, stage: Stage) -> tuple[Score, ...]:
+        scores = []
+        for index, (split, rows) in enumerate(self.batches.validation.items()):
+            # The further splits of a task, such as MNLI's mismatched one, carry their name in that of the score.
+            suffix = f"_{split.removeprefix('validation_')}" if index else ""
+            values = self._split_scores(stage, rows)
+            # In the task's order, its primary metric first; a metric collection sorts by name.
+            scores += [Score(f"{name}{suffix}", values[name], name, split) for name in self.metrics]
+        return tuple(scores)
+
+    def _split_scores(self, stage: Stage, rows: Rows) -> dict[str, float]:
         trainer = self.trainer(f"measure {stage.state}", max_epochs=1)
         module = self.task_module(stage.model, stage="validate", learning_rate=1.0)
-        (scores,) = trainer.validate(module, self.loaders(None).val_dataloader(), verbose=False)
-        # In the task's order, its primary metric first; a metric collection sorts by name.
+        (scores,) = trainer.validate(module, self.batches.measuring(rows), verbose=False)
         return {name: scores[f"val/{name}"] for name in self.metrics}
 
-    def _attention(self, teacher: nn.Module, model: nn.Module) -> AttentionSummary:
-        loader = self.loaders(None).val_dataloader()
+    def _attention(self, teacher: nn.Module, model: nn.Module, rows: Rows) -> AttentionSummary:
+        return summarise_attention(teacher, model.eval(), self._analysed(self.batches.measuring(rows)))
+
+    def _analysed(self, loader: DataLoader) -> Iterator[dict[str, Tensor]]:
         batches = max(1, self.analysis_rows // (loader.batch_size or 1))
         # Evenly over the loader, which is sorted by length: its first batches alone would be the shortest texts.
         stride = max(1, len(loader) // batches)
-        chosen = (batch for index, batch in enumerate(loader) if index % stride == 0)
-        return summarise_attention(teacher, model.eval(), chosen)
+        return (batch for index, batch in enumerate(loader) if index % stride == 0)

@@ -2,10 +2,10 @@
 
 import json
 import logging
-import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mimicry.reporting.run_record import (
     COLLECTION_NAME,
@@ -15,11 +15,13 @@ from mimicry.reporting.run_record import (
     STATES,
     ModelState,
     RunRecord,
-    config_fingerprint,
     parse_record,
 )
 from mimicry.reporting.schema import to_plain
-from mimicry.reporting.tables import GAP, STATE_LABELS, fraction_of_teacher, markdown_table, metric_heading, number
+from mimicry.reporting.settings import settings_markdown
+from mimicry.reporting.summary import summary_tables
+from mimicry.reporting.tables import GAP, STATE_LABELS, fraction_of_teacher, markdown_table, metric_heading
+from mimicry.reporting.variants import final_state, finished, mean_and_std, variants
 
 _log = logging.getLogger(__name__)
 
@@ -47,25 +49,33 @@ def save_collection(records: Sequence[RunRecord], folder: Path, score: str | Non
 
 
 def comparison_tables(records: Sequence[RunRecord], score: str | None = None) -> str:
-    """One Markdown table per regime, model and task."""
-    return "\n".join(comparison_markdown(group, score) for group in group_records(records).values())
+    """Markdown: for each regime, model, task and data one table of results and one of settings; then all tasks."""
+    groups = group_records(records).values()
+    tables = [f"{comparison_markdown(group, score)}\n{settings_markdown(group)}" for group in groups]
+    return "\n".join([*tables, *summary_tables(list(groups), score)])
 
 
-def group_records(records: Sequence[RunRecord]) -> dict[tuple[str, str, str], list[RunRecord]]:
-    """Records that may share a table, by (regime, model, task)."""
+def group_records(records: Sequence[RunRecord]) -> dict[tuple[str, ...], list[RunRecord]]:
+    """Records that may share a table, by (regime, model, task, what they were trained and scored on)."""
     groups = defaultdict(list)
+    # A run that failed early does not know its data: it stands with the finished runs of its task.
+    known = {(r.regime, r.model, r.task): _data_key(r) for r in records if r.data}
     for record in records:
-        groups[record.regime, record.model, record.task].append(record)
+        task = (record.regime, record.model, record.task)
+        groups[*task, _data_key(record) if record.data else known.get(task, "")].append(record)
     return dict(sorted(groups.items()))
+
+
+def _data_key(record: RunRecord) -> str:
+    # Maps may come from another corpus: that is a difference between rows of a table, not between tables.
+    return json.dumps([record.data.get("fingerprint"), record.data.get("rows")], sort_keys=True)
 
 
 def comparison_markdown(records: Sequence[RunRecord], score: str | None = None) -> str:
     """One row per attention variant, mean ± sample standard deviation over seeds; failed runs leave gaps.
 
-    Runs of one variant whose configs differ in more than the seed get rows of their own, told apart by a fingerprint.
-
     Args:
-        records: all of one regime, model and task, at least one.
+        records: all of one regime, model, task and data, at least one.
         score: such as `val/f1`; None takes each task's primary metric.
 
     Raises:
@@ -73,70 +83,59 @@ def comparison_markdown(records: Sequence[RunRecord], score: str | None = None) 
     """
     groups = group_records(records)
     if len(groups) != 1:
-        raise ValueError(f"records must share one regime, model and task, got {sorted(groups)}")
-    ((regime, model, task),) = groups
+        raise ValueError(f"records must share one regime, model, task and data, got {sorted(groups)}")
+    ((regime, model, task, _),) = groups
     # Empty when no run finished: nothing is measured under that name, so every cell is a gap.
-    primary = score or next((name for record in _finished(records) for name in record.score_names()), "")
-    final = _final_state(records, primary)
+    names = next((record.score_names() for record in finished(records)), [])
+    primary = score or next(iter(names), "")
+    final = final_state(records, primary)
     label = STATE_LABELS[final]
     heading = metric_heading(primary) if primary else "score (%)"
-    header = ["attention", "seeds", *STATE_LABELS.values(), f"% of teacher, {label}", f"KL (nats), {label}"]
+    further = [f"{metric_heading(name)}, {label}" for name in names if name != primary]
+    header = ["attention", "seeds", *STATE_LABELS.values(), f"% of teacher, {label}", *further, f"KL (nats), {label}"]
     lines = [[*header, "entropy (nats), teacher", f"entropy (nats), {label}"]]
-    for name, runs in _variants(records).items():
-        done = _finished(runs)
+    for name, runs in variants(records).items():
+        done = finished(runs)
         seeds = str(len(done)) if len(done) == len(runs) else f"{len(done)} of {len(runs)}"
-        lines.append([name, seeds, *_measured_cells(done, primary, final)])
+        cells = _measured_cells(done, primary, final) if done else [GAP] * (len(lines[0]) - 2)
+        lines.append([name, seeds, *cells])
     title = f"**{regime} · {model} · {task}** · {heading}, mean ± standard deviation over seeds"
-    return f"{title}\n\n{markdown_table(lines)}"
-
-
-def _finished(records: Sequence[RunRecord]) -> list[RunRecord]:
-    return [record for record in records if record.status == "finished"]
-
-
-def _final_state(records: Sequence[RunRecord], primary: str) -> ModelState:
-    """The last state any run reached: one for the whole table, so that its rows can be compared."""
-    for state in reversed(STATES[1:]):
-        if any(record.value(state, primary) is not None for record in _finished(records)):
-            return state
-    return STATES[-1]
-
-
-def _variants(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    """Records by row label. A mean over runs that differ in more than the seed would say nothing about seeds."""
-    configs: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
-    for record in records:
-        seedless = {key: value for key, value in record.config.items() if key != "seed"}
-        configs[record.attn][config_fingerprint(seedless)].append(record)
-    return {
-        attn if len(by_config) == 1 else f"{attn} ({fingerprint[:6]})": runs
-        for attn, by_config in sorted(configs.items())
-        for fingerprint, runs in sorted(by_config.items())
-    }
+    data = next((_data_line(record.data) for record in finished(records) if not record.data.get("maps_corpus")), None)
+    data = data or next((_data_line(record.data) for record in finished(records)), "Data: no run finished.")
+    return f"{title}\n\n{data}\n\n{markdown_table(lines)}"
 
 
 def _measured_cells(runs: Sequence[RunRecord], primary: str, final: ModelState) -> list[str]:
     def kept(run: RunRecord) -> float | None:
         return fraction_of_teacher(run.value(final, primary), run.value("teacher", primary))
 
-    scores = [_mean_and_std(runs, lambda run, at=state: run.value(at, primary), 1, 100.0) for state in STATES]
+    scores = [mean_and_std(runs, lambda run, at=state: run.value(at, primary), 1, 100.0) for state in STATES]
+    others = [name for run in runs[:1] for name in run.score_names() if name != primary]
+    further = [mean_and_std(runs, lambda run, name=name: run.value(final, name), 1, 100.0) for name in others]
     return [
         *scores,
-        _mean_and_std(runs, kept, 1, 100.0),
-        _mean_and_std(runs, lambda run: run.value(final, KL), 3),
-        _mean_and_std(runs, lambda run: run.value("teacher", ENTROPY), 3),
-        _mean_and_std(runs, lambda run: run.value(final, ENTROPY), 3),
+        mean_and_std(runs, kept, 1, 100.0),
+        *further,
+        mean_and_std(runs, lambda run: run.value(final, KL), 3),
+        mean_and_std(runs, lambda run: run.value("teacher", ENTROPY), 3),
+        mean_and_std(runs, lambda run: run.value(final, ENTROPY), 3),
     ]
 
 
-def _mean_and_std(
-    runs: Sequence[RunRecord], measure: Callable[[RunRecord], float | None], decimals: int, scale: float = 1.0
-) -> str:
-    """Over the runs that have the value; their number is named when it is not all of them."""
-    values = [value for value in map(measure, runs) if value is not None]
-    if not values:
-        return GAP
-    cell = number(statistics.fmean(values), decimals, scale)
-    if len(values) > 1:
-        cell += f" ± {number(statistics.stdev(values), decimals, scale)}"
-    return cell if len(values) == len(runs) else f"{cell} (n={len(values)})"
+def _data_line(data: dict[str, Any]) -> str:
+    """What the runs of a table trained and scored on, and what of the task they lack."""
+    rows, available, sources = data.get("rows", {}), data.get("available", {}), data.get("sources", {})
+    parts = []
+    for split, count in rows.items():
+        if not count:
+            continue
+        held_out = split == "held_out"
+        total = None if held_out else available.get(split)
+        of = "" if total in (None, count) else f" of {total:,}"
+        where = "training rows, to choose settings on" if held_out else sources.get(split, "")
+        parts.append(f"{split.replace('_', ' ')} {count:,}{of} ({where})")
+    corpus = data.get("maps_corpus")
+    if corpus:
+        parts.append(f"maps distilled on {corpus['rows']:,} rows of {corpus['name']} ({corpus['source']})")
+    missing = "".join(f"; missing: {part}" for part in data.get("missing", ()))
+    return f"Data: {', '.join(parts)}; fingerprint {str(data.get('fingerprint'))[:12]}{missing}."

@@ -14,8 +14,18 @@ def show(record: RunRecord, folder: Path) -> None:
     title = conversion_title(record.attn, record.task, record.model, record.seed)
     console.print()
     console.print(conversion_table(title, state_rows(record)))
-    rows = record.data["rows"]
-    console.print(f"{rows['train']} training and {rows['validation']} validation rows; {record.wall_s:.0f} s in all")
+    for trial in record.trials:
+        if trial.chosen:
+            rate = "" if trial.tokens_per_s is None else f", {trial.tokens_per_s:,.0f} tokens/s"
+            tried = sum(other.stage == trial.stage for other in record.trials)
+            among = f"; best of {tried} settings on held-out rows" if tried > 1 else ""
+            settings = f"{trial.epochs} epoch{'s' * (trial.epochs > 1)} at learning rate {trial.learning_rate:g}"
+            cost = f"{trial.steps} steps in {trial.wall_s:.0f} s{rate}"
+            console.print(f"{trial.stage + ':':16}{settings}: {cost}{among}", soft_wrap=True, highlight=False)
+    rows = ", ".join(f"{split.replace('_', ' ')} {count:,}" for split, count in record.data["rows"].items() if count)
+    console.print(f"{'rows:':16}{rows}; {record.wall_s:.0f} s in all", soft_wrap=True, highlight=False)
+    for part in record.data.get("missing", ()):
+        console.print(f"{'missing:':16}{part}", soft_wrap=True, highlight=False)
     for label, path in ({"record": RECORD_NAME} | record.artifacts).items():
         console.print(f"{label + ':':16}{_short(folder / path)}", soft_wrap=True, highlight=False)
 

@@ -71,6 +71,24 @@ class StageTime:
     reused: bool = False
 
 
+@dataclass(frozen=True)
+class TrialRecord:
+    """One candidate of a stage: its settings, cost, and how it did on the training rows held out for choosing.
+
+    `stage` is the state it led to. `held_out` is the task's primary metric, or minus the divergence in nats where maps
+    were distilled; None when there was no other candidate, or this one diverged.
+    """
+
+    stage: ModelState
+    epochs: int
+    learning_rate: float
+    steps: int
+    wall_s: float
+    tokens_per_s: float | None
+    held_out: float | None
+    chosen: bool
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunRecord:
     """Everything one run leaves behind; `config` is resolved, `started_at` is UTC in ISO 8601.
@@ -99,6 +117,7 @@ class RunRecord:
     wall_s: float
     started_at: str
     artifacts: dict[str, str]
+    trials: tuple[TrialRecord, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:

@@ -1,6 +1,7 @@
 """Attention distillation: feature maps learn softmax's own weights, all layers in one pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -9,9 +10,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mimicry.analysis import attention_entropy
 from mimicry.attention.capture import attention_layers, capture
-from mimicry.objectives import soft_cross_entropy
+from mimicry.objectives import soft_cross_entropy, soft_cross_entropy_of_logs
 from mimicry.training.optimization import lightning_optimizers
 from mimicry.training.task import refuse_divergence
 
@@ -48,23 +48,24 @@ class DistillationModule(L.LightningModule):
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.learning_rate = learning_rate
-        self.tokens_seen = 0
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         teachers = attention_layers(self.teacher)
-        with torch.no_grad(), capture(self.teacher) as captured:
+        *_, last = teachers.values()
+        with torch.no_grad(), capture(self.teacher) as captured, _ending_at(last):
             self.teacher(**inputs)
         losses, entropies = [], []
         for name, student in zip(self.names, self.students, strict=True):
             seen = captured[name]
             with torch.no_grad():
                 target = teachers[name].weights(seen.q, seen.k, seen.key_mask)
-                entropies.append(mean_over_queries(attention_entropy(target, seen.key_mask), seen.key_mask))
-            losses.append(soft_cross_entropy(target, student.weights(seen.q, seen.k, seen.key_mask), seen.key_mask))
+                # Against itself it is the entropy, the least the student can reach.
+                entropies.append(soft_cross_entropy(target, target, seen.key_mask))
+            log_weights = student.log_weights(seen.q, seen.k, seen.key_mask)
+            losses.append(soft_cross_entropy_of_logs(target, log_weights, seen.key_mask))
         loss = torch.stack(losses).mean()
         refuse_divergence(loss, self.stage, self.global_step)
-        self.tokens_seen += int(batch["attention_mask"].sum())
         self.log("distill/soft_xent", loss)
         self.log("distill/kl", loss.detach() - torch.stack(entropies).mean(), prog_bar=True)
         return loss
@@ -74,6 +75,26 @@ class DistillationModule(L.LightningModule):
         return lightning_optimizers(
             self.optimizer, self.scheduler, self.students.parameters(), self.learning_rate, steps
         )
+
+
+class _EndedError(Exception):
+    """Unwinds a forward pass of which nothing more is needed."""
+
+
+@contextmanager
+def _ending_at(layer: nn.Module) -> Iterator[None]:
+    """Inside the block, a forward pass ends where it reaches `layer`, after the hooks that `layer` had already."""
+
+    def end(*_: Any) -> None:
+        raise _EndedError
+
+    handle = layer.register_forward_pre_hook(end)
+    try:
+        yield
+    except _EndedError:
+        pass
+    finally:
+        handle.remove()
 
 
 def mean_over_queries(per_query: Tensor, query_mask: Tensor | None) -> Tensor:

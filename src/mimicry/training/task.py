@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torchmetrics import MetricCollection
 
 from mimicry.attention.feature_maps.base import FeatureMap
+from mimicry.training.metrics import update_metrics
 from mimicry.training.optimization import lightning_optimizers
 
 
@@ -18,7 +19,7 @@ class TaskModule(L.LightningModule):
     """Trains every weight of a Hugging Face classifier (or regressor) on the task loss, and measures it.
 
     Args:
-        model: takes input_ids, attention_mask, ..., labels; returns loss and logits.
+        model: takes its inputs and `labels`; returns loss and logits.
         stage: prefix of logged keys, such as `teach/loss`.
         metrics: computed over validation predictions, logged as `val/<name>`.
         optimizer: called with parameters and `lr`.
@@ -42,7 +43,6 @@ class TaskModule(L.LightningModule):
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.learning_rate = learning_rate
-        self.tokens_seen = 0
 
     def on_train_start(self) -> None:
         # Host models load in evaluation mode and Lightning keeps the mode it finds: without this no dropout is applied.
@@ -56,15 +56,13 @@ class TaskModule(L.LightningModule):
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         loss: Tensor = self.model(**batch).loss
         refuse_divergence(loss, self.stage, self.global_step)
-        self.tokens_seen += int(batch["attention_mask"].sum())
         self.log(f"{self.stage}/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         labels = batch["labels"]
         logits = self.model(**{name: value for name, value in batch.items() if name != "labels"}).logits
-        predictions = logits.squeeze(-1) if logits.shape[-1] == 1 else logits.argmax(dim=-1)
-        self.metrics.update(predictions, labels)
+        update_metrics(self.metrics, logits, labels)
 
     def on_validation_epoch_end(self) -> None:
         self.log_dict({f"val/{name}": value for name, value in self.metrics.compute().items()})

@@ -13,7 +13,7 @@ from scipy.special import hyp0f1
 from torch import Tensor, nn
 
 from mimicry.attention import AttentionDims, LinearAttention
-from mimicry.attention.feature_maps.base import FeatureMap, LogFeatureMap
+from mimicry.attention.feature_maps.base import FeatureMap, KernelFeatureMap, LogFeatureMap
 from mimicry.attention.feature_maps.cosformer import CosformerFeatureMap
 from mimicry.attention.feature_maps.elu import EluFeatureMap
 from mimicry.attention.feature_maps.exponential import ExponentialFeatureMap
@@ -105,6 +105,70 @@ def test_taylor_never_falls_below_one_half() -> None:
     kernel = (feature_map(q) @ feature_map(k).transpose(-1, -2)).flatten()
     assert kernel.min().item() == pytest.approx(0.5, abs=1e-12)
     assert q.flatten()[kernel.argmin()].item() == pytest.approx(-1.0, abs=1e-12)
+
+
+# Kernels.
+
+both_precisions = pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 2e-5)])
+
+
+class FeaturesOnly(FeatureMap):
+    """The Taylor map without its closed form."""
+
+    def __init__(self, dims: AttentionDims) -> None:
+        inner = TaylorFeatureMap(dims)
+        super().__init__(inner.feature_dim)
+        self.inner = inner
+
+    def forward(self, x: Tensor, start: int = 0) -> Tensor:
+        return self.inner(x, start)
+
+
+@pytest.mark.parametrize("width", [1, 8, 64])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 5.0])
+def test_kernels_are_the_products_of_the_features(width: int, scale: float) -> None:
+    feature_map: KernelFeatureMap = TaylorFeatureMap(AttentionDims(2, width, causal=False))
+    q, k = scale * torch.randn(2, 3, 2, 7, width, dtype=torch.float64)
+    expected = feature_map(q) @ feature_map(k[:, :, :5]).transpose(-1, -2)
+    torch.testing.assert_close(feature_map.kernel(q, k[:, :, :5]), expected, rtol=1e-12, atol=1e-12)
+
+
+@both_precisions
+@pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
+@pytest.mark.parametrize("tie_maps", [False, True], ids=["untied", "tied"])
+# 1 + 4 + 10 = 15 features: up to 15 tokens pairs are cheaper.
+@pytest.mark.parametrize(("queries", "keys"), [(1, 40), (9, 40), (10, 40), (14, 14), (15, 15), (16, 16), (17, 17)])
+def test_both_forms_agree_around_the_length_where_they_switch(
+    queries: int, keys: int, tie_maps: bool, causal: bool, dtype: torch.dtype, tolerance: float
+) -> None:
+    dims = AttentionDims(2, 4, causal)
+    pairs, features = (LinearAttention(dims, kind, tie_maps).to(dtype) for kind in (TaylorFeatureMap, FeaturesOnly))
+    q, k, v = leaves = [torch.randn(3, 2, n, 4, dtype=dtype, requires_grad=True) for n in (queries, keys, keys)]
+    key_mask = torch.rand(3, keys) < 0.7
+    key_mask[2] = False
+    for mask in (None, key_mask):
+        outputs, expected = pairs(q, k, v, mask), features(q, k, v, mask)
+        assert outputs.dtype == dtype
+        torch.testing.assert_close(outputs, expected, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(pairs.weights(q, k, mask), features.weights(q, k, mask), rtol=tolerance, atol=1e-7)
+        direction = torch.randn_like(outputs)
+        gradients = torch.autograd.grad((outputs * direction).sum(), leaves)
+        references = torch.autograd.grad((expected * direction).sum(), leaves)
+        for gradient, reference in zip(gradients, references, strict=True):
+            torch.testing.assert_close(gradient, reference, rtol=tolerance, atol=tolerance)
+    assert (outputs[2] == 0).all()
+
+
+@pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
+@pytest.mark.parametrize(("queries", "keys", "formed"), [(15, 15, 0), (9, 40, 0), (1, 1000, 0), (16, 16, 2)])
+def test_short_sequences_form_no_features(queries: int, keys: int, formed: int, causal: bool) -> None:
+    attn = LinearAttention(AttentionDims(1, 4, causal), TaylorFeatureMap)
+    calls: list[nn.Module] = []
+    for feature_map in (attn.query_map, attn.key_map):
+        feature_map.register_forward_hook(lambda module, _, __: calls.append(module))
+    k = torch.randn(1, 1, keys, 4)
+    attn(k[:, :, :queries], k, k)
+    assert len(calls) == formed
 
 
 # cosFormer.

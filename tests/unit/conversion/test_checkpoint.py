@@ -1,4 +1,7 @@
+import dataclasses
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -61,7 +64,10 @@ def test_an_unknown_asset_is_refused() -> None:
         (None, "no config.json"),
         ("{not json", "is not JSON"),
         ("{}", "no attention seam for architecture None"),
-        ('{"model_type": "deberta-v2"}', "no attention seam for architecture 'deberta-v2'"),
+        ("[1]", "config.json must hold a JSON object, got list"),
+        ('{"model_type": "gpt9"}', "no attention seam for architecture 'gpt9'"),
+        ('{"model_type": "deberta"}', "'deberta' cannot be converted: disentangled relative-position terms"),
+        ('{"model_type": "deberta-v2"}', "'deberta-v2' cannot be converted: disentangled relative-position terms"),
         ('{"model_type": "bert", "max_position_embeddings": 64}', "max_length must be <= the model's 64 positions"),
     ],
 )
@@ -78,6 +84,109 @@ def test_an_unreachable_hub_is_one_line_with_a_way_out() -> None:
     assert "\n" not in str(refused.value)
 
 
-def test_a_short_max_length_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"model.max_length must be >= 8, got 7"):
-        Checkpoint("asset:minilm", max_length=7)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_length": 7}, "model.max_length must be >= 8, got 7"),
+        (
+            {"known_scores": {"rte": 0.6, "cola": 58.8}},
+            "model.known_scores.cola must be a fraction from -1 to 1, got 58.8",
+        ),
+        ({"known_scores": {"cola": float("nan")}}, "model.known_scores.cola must be a fraction from -1 to 1, got nan"),
+        ({"score_tolerance": -0.01}, "model.score_tolerance must be >= 0, got -0.01"),
+        ({"score_tolerance": float("nan")}, "model.score_tolerance must be >= 0, got nan"),
+    ],
+)
+def test_an_option_out_of_range_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        Checkpoint("asset:minilm", **options)
+
+
+DONOR = Checkpoint("asset:minilm", teacher="someone/donor-cola", known_scores={"cola": 0.588}, score_tolerance=0.01)
+
+
+@pytest.mark.parametrize("score", [0.5781, 0.588, 0.7])
+def test_a_donor_at_its_known_score_or_above_is_used(score: float, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        DONOR.check_score("cola", "matthews", score)
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("score", [0.5779, -0.588, float("nan")])
+def test_a_donor_below_its_known_score_is_refused_in_one_line_with_hints(score: float) -> None:
+    with pytest.raises(ValueError, match=r"^model\.teacher: someone/donor-cola scores matthews ") as refused:
+        DONOR.check_score("cola", "matthews", score)
+    message = str(refused.value)
+    assert f"{score:.4f} on cola here, but its known score is 0.5880 (model.score_tolerance=0.01)" in message
+    assert "another task" in message
+    assert "labels in another order" in message
+    assert "subset of the validation rows is scored, raise model.score_tolerance" in message
+    assert "\n" not in message
+
+
+def test_a_wide_tolerance_admits_a_donor_scored_on_a_subset() -> None:
+    dataclasses.replace(DONOR, score_tolerance=0.1).check_score("cola", "matthews", 0.49)
+
+
+@pytest.mark.parametrize("known_scores", [None, {}, {"rte": 0.68}])
+def test_a_donor_without_a_known_score_is_said_to_be_unchecked(
+    known_scores: dict[str, float] | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        dataclasses.replace(DONOR, known_scores=known_scores).check_score("cola", "matthews", 0.0)
+    (line,) = caplog.messages
+    assert line.startswith("someone/donor-cola: its score on cola is not checked, none is known")
+    assert "model.known_scores={cola: 0.9}" in line
+
+
+def test_a_teacher_that_is_finetuned_here_has_no_known_score(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        Checkpoint("asset:minilm", known_scores={"cola": 0.588}).check_score("cola", "matthews", 0.0)
+    assert caplog.text == ""
+
+
+ENTAILMENT = ("entailment", "neutral", "contradiction")
+
+
+def donor_with_labels(folder: Path, names: Sequence[str]) -> Checkpoint:
+    save_toy_checkpoint(folder, num_labels=len(names))
+    config = json.loads((folder / "config.json").read_text())
+    labels = {"id2label": {str(index): name for index, name in enumerate(names)}}
+    labels["label2id"] = {name: index for index, name in enumerate(names)}
+    (folder / "config.json").write_text(json.dumps(config | labels))
+    return Checkpoint(path="asset:minilm", teacher=str(folder), max_length=32)
+
+
+def test_a_donor_with_the_task_s_labels_in_another_order_is_refused(tmp_path: Path) -> None:
+    donor = donor_with_labels(tmp_path, ["CONTRADICTION", "Neutral", "entailment"])
+    orders = r"in the task's order \(entailment, neutral, contradiction\), got contradiction, neutral, entailment"
+    with pytest.raises(ValueError, match=rf"^model\.teacher: .* must have its labels {orders}$"):
+        donor.load(num_labels=3, labels=ENTAILMENT)
+
+
+def test_label_names_are_compared_whatever_their_case_and_hyphens(tmp_path: Path) -> None:
+    donor = donor_with_labels(tmp_path, ["Not-Entailment", "ENTAILMENT"])
+    with pytest.raises(ValueError, match=r"order \(entailment, not_entailment\), got not_entailment, entailment"):
+        donor.load(num_labels=2, labels=("entailment", "not_entailment"))
+
+
+@pytest.mark.parametrize(
+    ("names", "labels"),
+    [
+        (["Entailment", "NEUTRAL", "contradiction"], ENTAILMENT),
+        (["LABEL_0", "LABEL_1", "LABEL_2"], ENTAILMENT),
+        (["yes", "maybe", "no"], ENTAILMENT),
+        (["contradiction", "neutral", "entailment"], ()),
+    ],
+    ids=["same order", "no names", "other names", "task without names"],
+)
+def test_labels_in_order_or_beyond_comparison_are_accepted(
+    tmp_path: Path, names: list[str], labels: tuple[str, ...]
+) -> None:
+    model, _ = donor_with_labels(tmp_path, names).load(num_labels=3, labels=labels)
+    assert model.config.num_labels == 3
+
+
+def test_the_order_of_labels_does_not_matter_where_the_head_is_finetuned(tmp_path: Path) -> None:
+    donor_with_labels(tmp_path, ["contradiction", "neutral", "entailment"])
+    Checkpoint(str(tmp_path), max_length=32).load(num_labels=3, labels=ENTAILMENT)

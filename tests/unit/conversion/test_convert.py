@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 from families import padded_batch, tiny_model
-from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, BertModel
+from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, BertModel, PreTrainedModel
 
 import mimicry
 from mimicry.attention import LinearAttention
@@ -13,6 +13,7 @@ from mimicry.attention.capture import attention_layers
 from mimicry.attention.feature_maps.hedgehog import HedgehogFeatureMap
 from mimicry.attention.shipped import shipped_variants
 from mimicry.conversion.seam import attend
+from mimicry.conversion.site import REFUSED, adapter_of, supported_families
 
 
 @pytest.mark.parametrize("attn", shipped_variants())
@@ -62,11 +63,29 @@ def test_an_unknown_variant_is_refused_by_name() -> None:
         mimicry.convert(tiny_model("bert"), "hedgehoq")
 
 
-def test_an_architecture_without_a_seam_is_refused_by_name() -> None:
+def untrained(family: str) -> PreTrainedModel:
     sizes = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 37}
-    config = AutoConfig.for_model("deberta-v2", vocab_size=99, **sizes)
-    with pytest.raises(ValueError, match=r"no attention seam for architecture 'deberta-v2'; convertible: bert"):
-        mimicry.convert(AutoModelForSequenceClassification.from_config(config), "hedgehog")
+    return AutoModelForSequenceClassification.from_config(AutoConfig.for_model(family, vocab_size=99, **sizes))
+
+
+def test_an_architecture_without_a_seam_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"no attention seam for architecture 'roformer'; convertible: bert"):
+        mimicry.convert(untrained("roformer"), "hedgehog")
+
+
+@pytest.mark.parametrize("family", ["deberta", "deberta-v2"])
+def test_deberta_is_refused_by_name_with_the_reason(family: str) -> None:
+    with pytest.raises(ValueError, match=f"architecture '{family}' cannot be converted: disentangled .* added to q.k"):
+        mimicry.convert(untrained(family), "hedgehog")
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_a_family_that_no_adapter_can_help_is_known_to_the_host_library_and_refused_in_a_line(family: str) -> None:
+    with pytest.raises(ValueError, match=f"^model: architecture '{family}' cannot be converted: ") as refused:
+        adapter_of(AutoConfig.for_model(family))
+    assert REFUSED[family] in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert family.replace("-", "_") not in supported_families()
 
 
 def test_something_that_is_no_host_model_is_refused() -> None:

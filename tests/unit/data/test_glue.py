@@ -1,5 +1,6 @@
 import gzip
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,15 @@ PRIMARY = {
     "mnli": "accuracy",
     "qnli": "accuracy",
     "rte": "accuracy",
+}
+# What each split is called in the results and in the release; the first one is the primary one.
+SPLITS = {name: {"validation": "dev"} for name in PRIMARY} | {
+    "mnli": {"validation_matched": "dev_matched", "validation_mismatched": "dev_mismatched"}
+}
+LABEL_NAMES = {
+    "mnli": ("entailment", "neutral", "contradiction"),
+    "qnli": ("entailment", "not_entailment"),
+    "rte": ("entailment", "not_entailment"),
 }
 STSB = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2\tscore"
 MNLI = "index\tpromptID\tsentence1\tsentence2\tlabel1\tgold_label"
@@ -57,7 +67,7 @@ def write(path: Path, content: str) -> Path:
 
 def write_task(root: Path, name: str, suffix: str = ".tsv") -> Path:
     spec = GLUE_SPECS[name]
-    for stem in ("train", spec.validation):
+    for stem in ("train", *spec.validation.values()):
         write(root / spec.folder / f"{stem}{suffix}", FILES[name][0])
     return root / spec.folder
 
@@ -80,18 +90,67 @@ def test_the_release_files_of_every_task_are_read(tmp_path: Path, name: str, suf
     task = GlueTask(name, root=str(tmp_path))
     task.check()
     data = task.load()
-    assert data.train == data.validation == tuple(Example(*row) for row in FILES[name][1])
+    expected = tuple(Example(*row) for row in FILES[name][1])
+    assert (data.train, data.validation) == (expected, dict.fromkeys(SPLITS[name], expected))
     assert [type(row.label) for row in data.train] == [float if name == "stsb" else int] * 2
-    dev = "dev_matched" if name == "mnli" else "dev"
-    assert data.sources == {"train": f"{folder}/train{suffix}", "validation": f"{folder}/{dev}{suffix}"}
+    files = {"train": "train", **SPLITS[name]}
+    assert data.sources == {split: f"{folder}/{stem}{suffix}" for split, stem in files.items()}
+    assert (data.missing, data.label_names) == ((), LABEL_NAMES.get(name, ()))
     assert (data.name, data.num_labels) == (name, {"stsb": 1, "mnli": 3}.get(name, 2))
     assert (data.metrics[0], task.metrics, task.num_labels) == (PRIMARY[name], data.metrics, data.num_labels)
 
 
-def test_the_limits_cut_their_split(tmp_path: Path) -> None:
-    write_task(tmp_path, "rte")
-    data = GlueTask("rte", root=str(tmp_path), max_train_rows=1, max_validation_rows=2).load()
-    assert (len(data.train), len(data.validation)) == (1, 2)
+@pytest.mark.parametrize("name", ["rte", "mnli"])
+@pytest.mark.parametrize(("train", "validation"), [(1, 2), (2, 1)])
+def test_the_limits_cut_every_split_of_their_kind(tmp_path: Path, name: str, train: int, validation: int) -> None:
+    write_task(tmp_path, name)
+    data = GlueTask(name, root=str(tmp_path), max_train_rows=train, max_validation_rows=validation).load()
+    assert len(data.train) == train
+    assert {split: len(rows) for split, rows in data.validation.items()} == dict.fromkeys(SPLITS[name], validation)
+
+
+def test_the_matched_rows_come_first(tmp_path: Path) -> None:
+    folder = write_task(tmp_path, "mnli")
+    write(folder / "dev_mismatched.tsv", f"{MNLI}\n0\t1\tE.\tF.\tneutral\tneutral\n")
+    data = GlueTask("mnli", root=str(tmp_path)).load()
+    assert list(data.validation) == ["validation_matched", "validation_mismatched"]
+    assert data.validation["validation_mismatched"] == (Example("E.", "F.", 1),)
+    assert data.validation["validation_matched"] == data.train
+
+
+def test_missing_mismatched_rows_are_named_and_never_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_task(tmp_path, "mnli")
+    (folder / "dev_mismatched.tsv").rename(folder / "heldout_sample.tsv")
+    task = GlueTask("mnli", root=str(tmp_path))
+    task.check()
+    assert caplog.text == ""
+    data = task.load()
+    part = "validation_mismatched (no dev_mismatched.tsv or dev_mismatched.tsv.gz in MNLI)"
+    assert data.missing == (part,)
+    assert list(data.validation) == ["validation_matched"]
+    assert list(data.sources) == ["train", "validation_matched"]
+    (warning,) = caplog.records
+    assert (warning.levelname, warning.getMessage()) == ("WARNING", f"mnli is incomplete, it lacks {part}")
+
+
+@pytest.mark.parametrize(("name", "stem"), [("qqp", "dev"), ("mnli", "dev_matched")])
+def test_rows_that_stand_in_for_an_absent_dev_file_are_named(tmp_path: Path, name: str, stem: str) -> None:
+    folder = write_task(tmp_path, name)
+    (folder / f"{stem}.tsv").rename(folder / "heldout_sample.tsv")
+    data = GlueTask(name, root=str(tmp_path), validation_file="heldout_sample.tsv").load()
+    primary = next(iter(SPLITS[name]))
+    assert data.missing == (f"{stem} (scored on {folder.name}/heldout_sample.tsv instead)",)
+    assert data.sources[primary] == f"{folder.name}/heldout_sample.tsv"
+    assert list(data.validation) == list(SPLITS[name])
+
+
+def test_a_file_chosen_beside_the_dev_file_hides_nothing(tmp_path: Path) -> None:
+    folder = write_task(tmp_path, "mnli")
+    write(folder / "held.tsv", FILES["mnli"][0])
+    data = GlueTask("mnli", root=str(tmp_path), validation_file="held.tsv").load()
+    assert data.missing == ()
+    # The option renames the first split's file only.
+    assert list(data.sources.values()) == ["MNLI/train.tsv", "MNLI/held.tsv", "MNLI/dev_mismatched.tsv"]
 
 
 @pytest.mark.parametrize(
@@ -147,10 +206,28 @@ def test_a_file_asked_for_by_name_is_not_replaced_by_the_default(tmp_path: Path)
     )
 
 
-def test_training_on_the_validation_file_is_refused(tmp_path: Path) -> None:
-    write_task(tmp_path, "rte")
-    message = refusal(GlueTask("rte", root=str(tmp_path), train_file="dev.tsv"))
-    assert message == "validation_file must differ from train_file, got 'dev.tsv' for both"
+@pytest.mark.parametrize(
+    ("name", "options", "uses"),
+    [
+        ("rte", {"train_file": "dev.tsv"}, "dev.tsv for train, dev.tsv for validation"),
+        (
+            "mnli",
+            {"train_file": "dev_mismatched.tsv"},
+            "dev_mismatched.tsv for train, dev_matched.tsv for validation_matched, "
+            "dev_mismatched.tsv for validation_mismatched",
+        ),
+        (
+            "mnli",
+            {"validation_file": "dev_mismatched.tsv"},
+            "train.tsv for train, dev_mismatched.tsv for validation_matched, "
+            "dev_mismatched.tsv for validation_mismatched",
+        ),
+    ],
+)
+def test_one_file_for_two_splits_is_refused(tmp_path: Path, name: str, options: dict[str, str], uses: str) -> None:
+    write_task(tmp_path, name)
+    message = refusal(GlueTask(name, root=str(tmp_path), **options))
+    assert message == f"train_file and validation_file must leave each split a file of its own, got {uses}"
 
 
 @pytest.mark.parametrize(
@@ -165,27 +242,42 @@ def test_training_on_the_validation_file_is_refused(tmp_path: Path) -> None:
         ("stsb", "4.750", "nan", ":2: label must be a number from 0 to 5, got 'nan'"),
         ("qqp", "Who?\t", "Who? ", ":3: row must have 6 columns, got 5"),
         ("cola", "ad03\t0\t*", "ad03\t0", ":2: row must have 4 columns, got 3"),
+        ("sst2", "a joy ", "a\tjoy ", ":2: row must have 2 columns, got 3"),
+        ("mrpc", "0\t9", "\r\n0\t9", ":3: row must have 5 columns, got 1"),
+        ("mrpc", "0\t9", "2\t9", ":3: label must be one of 0, 1, got '2'"),
+        ("qqp", "Me?\t0", "Me?\t0.0", ":3: label must be one of 0, 1, got '0.0'"),
+        (
+            "qnli",
+            "Me.\tentailment",
+            "Me.\tEntailment",
+            ":2: label must be one of entailment, not_entailment, got 'Entailment'",
+        ),
+        ("stsb", "4.750", "", ":2: label must be a number from 0 to 5, got ''"),
         ("sst2", "label", "mark", ":1: header must have the column 'label', got sentence, mark"),
     ],
 )
-@pytest.mark.parametrize("split", ["train", "validation"])
+@pytest.mark.parametrize("split", ["train", "first", "last"])
+@pytest.mark.parametrize("suffix", [".tsv", ".tsv.gz"])
 def test_a_bad_row_is_refused_with_file_and_line(
-    tmp_path: Path, name: str, old: str, new: str, problem: str, split: str
+    tmp_path: Path, name: str, old: str, new: str, problem: str, split: str, suffix: str
 ) -> None:
-    folder = write_task(tmp_path, name)
+    folder = write_task(tmp_path, name, suffix)
     content = FILES[name][0]
     assert content.count(old) == 1
-    stem = "train" if split == "train" else GLUE_SPECS[name].validation
-    path = write(folder / f"{stem}.tsv", content.replace(old, new))
+    stems = list(SPLITS[name].values())
+    stem = {"train": "train", "first": stems[0], "last": stems[-1]}[split]
+    path = write(folder / f"{stem}{suffix}", content.replace(old, new))
     assert refusal(GlueTask(name, root=str(tmp_path))) == f"{path}{problem}"
 
 
-def write_hub(folder: Path, name: str, columns: dict[str, list[object]], validation: str = "validation") -> str:
+def write_hub(
+    folder: Path, name: str, columns: dict[str, list[object]], validation: Sequence[str] = ("validation",)
+) -> str:
     """A local folder in the hub's layout: one Parquet file a split, and a card that lists them."""
     import datasets
 
     card = [f"---\nconfigs:\n- config_name: {name}\n  data_files:"]
-    for split in ("train", validation):
+    for split in ("train", *validation):
         (folder / name).mkdir(parents=True, exist_ok=True)
         datasets.Dataset.from_dict(columns).to_parquet(folder / name / f"{split}.parquet")
         card.append(f"  - split: {split}\n    path: {name}/{split}.parquet")
@@ -213,7 +305,7 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
-def load_hub(folder: Path, name: str, columns: dict[str, list[object]], **layout: str) -> TaskData:
+def load_hub(folder: Path, name: str, columns: dict[str, list[object]], **layout: Sequence[str]) -> TaskData:
     task = GlueTask(name, hub=write_hub(folder, name, columns, **layout))
     task.check()
     return task.load()
@@ -224,13 +316,16 @@ def load_hub(folder: Path, name: str, columns: dict[str, list[object]], **layout
 def test_the_hub_layout_of_every_task_is_read(tmp_path: Path, name: str) -> None:
     texts = {column: [f"{column} a", f"{column} b"] for column in HUB_COLUMNS[name]}
     labels = [2.5, 0.0] if name == "stsb" else [1, 0]
-    split = "validation_matched" if name == "mnli" else "validation"
-    data = load_hub(tmp_path / "glue", name, {**texts, "label": labels, "idx": [0, 1]}, validation=split)
+    splits = list(SPLITS[name])
+    data = load_hub(tmp_path / "glue", name, {**texts, "label": labels, "idx": [0, 1]}, validation=splits)
     first, *pairs = texts.values()
-    expected = zip(first, pairs[0] if pairs else [None, None], labels, strict=True)
-    assert data.train == data.validation == tuple(Example(*row) for row in expected)
+    rows = zip(first, pairs[0] if pairs else [None, None], labels, strict=True)
+    expected = tuple(Example(*row) for row in rows)
+    assert (data.train, data.validation) == (expected, dict.fromkeys(splits, expected))
+    assert list(data.validation) == splits
     assert [type(row.label) for row in data.train] == [type(label) for label in labels]
-    assert data.sources == {"train": "glue@train", "validation": f"glue@{split}"}
+    assert data.sources == {split: f"glue@{split}" for split in ("train", *splits)}
+    assert (data.missing, data.label_names) == ((), LABEL_NAMES.get(name, ()))
 
 
 @pytest.mark.usefixtures("hub_cache")
@@ -252,8 +347,10 @@ def test_a_bad_hub_row_is_refused(tmp_path: Path, name: str, columns: dict[str, 
 
 
 @pytest.mark.usefixtures("hub_cache")
-@pytest.mark.parametrize("other", [{"name": "sst2"}, {"validation": "test"}], ids=["config", "split"])
-def test_a_hub_data_set_without_the_task_or_split_is_refused_in_one_line(tmp_path: Path, other: dict[str, str]) -> None:
+@pytest.mark.parametrize("other", [{"name": "sst2"}, {"validation": ["test"]}], ids=["config", "split"])
+def test_a_hub_data_set_without_the_task_or_split_is_refused_in_one_line(
+    tmp_path: Path, other: dict[str, Sequence[str]]
+) -> None:
     hub = write_hub(tmp_path / "glue", columns={"sentence": ["A."], "label": [1]}, **({"name": "cola"} | other))
     with pytest.raises(ValueError, match=r"cannot read cola of the data set .*; set task\.root=DIR") as caught:
         GlueTask("cola", hub=hub).load()
@@ -279,6 +376,7 @@ HELDOUT = {**SAMPLE, "validation_file": "heldout_sample.tsv.gz"}
 @pytest.mark.parametrize(
     ("name", "files", "counts"),
     [
+        # Rows to train on, then those of each validation split; MNLI's mismatched file is not there.
         ("cola", {}, (8551, 1043)),
         ("sst2", {}, (67349, 872)),
         ("mrpc", {}, (3668, 408)),
@@ -292,6 +390,7 @@ HELDOUT = {**SAMPLE, "validation_file": "heldout_sample.tsv.gz"}
 )
 def test_the_real_files_hold_the_rows_they_should(name: str, files: dict[str, str], counts: tuple[int, int]) -> None:
     data = GlueTask(name, root=str(REAL), **files).load()
-    assert (len(data.train), len(data.validation)) == counts
+    assert (len(data.train), *map(len, data.validation.values())) == counts
+    assert bool(data.missing) == (name in ("mnli", "qqp"))
     if name != "stsb":
         assert {row.label for row in data.train} == set(range(data.num_labels))

@@ -10,6 +10,7 @@ SOURCES = {"train": "here", "validation": "there"}
 
 class TwoLabels:
     name = "two_labels"
+    modality = "text"
     num_labels = 2
     metrics = ("accuracy",)
 
@@ -18,9 +19,13 @@ class TwoLabels:
     def load(self) -> TaskData:
         return build(ROWS, ROWS)
 
+    def encoder(self, processor: object, max_length: int) -> None: ...
+
 
 def build(train: tuple[Example, ...], validation: tuple[Example, ...], *limits: int) -> TaskData:
-    return build_task_data(TwoLabels(), RowLimits(*(limits or (None, None))), train, validation, SOURCES)
+    return build_task_data(
+        TwoLabels(), RowLimits(*(limits or (None, None))), train, {"validation": validation}, SOURCES
+    )
 
 
 @pytest.mark.parametrize("limit", [None, 50, 51])
@@ -50,7 +55,7 @@ def test_a_limit_below_one_is_refused_by_name(field: str, limit: int) -> None:
 
 def test_the_limits_apply_to_their_own_split() -> None:
     data = build(ROWS, ROWS, 7, 3)
-    assert (len(data.train), len(data.validation)) == (7, 3)
+    assert (len(data.train), len(data.validation["validation"])) == (7, 3)
 
 
 def test_task_data_carries_what_the_task_says_about_itself() -> None:

@@ -3,10 +3,12 @@ import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor
+from torch.utils.data import DataLoader
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
+from mimicry.data.batches import TaskBatches
 from mimicry.data.task import Example
-from mimicry.data.text import EncodedRow, TextDataModule, encode
+from mimicry.data.text import EncodedRow, TextEncoder
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 VOCAB = {token: index for index, token in enumerate([*SPECIAL, *(f"w{index}" for index in range(100))])}
@@ -27,9 +29,23 @@ def singles(count: int) -> list[Example]:
     return [Example(words(index // 20, index % 20 + 1), None, index % 2) for index in range(count)]
 
 
-def module(tokenizer: BertTokenizer, train: int = 100, validation: int = 70, **options: int) -> TextDataModule:
-    rows = [encode(singles(count), tokenizer, max_length=32) for count in (train, validation)]
-    return TextDataModule(*rows, tokenizer, **({"batch_size": 8, "seed": 0} | options))
+def encode(examples: list[Example], tokenizer: object, max_length: int) -> list[EncodedRow]:
+    return TextEncoder(tokenizer, max_length).encode(examples)
+
+
+def batches_of(tokenizer: BertTokenizer, train: int = 100, validation: int = 70, seed: int = 0) -> TaskBatches:
+    encoder = TextEncoder(tokenizer, max_length=32)
+    rows, scored = encoder.encode(singles(train)), {"validation": encoder.encode(singles(validation))}
+    return TaskBatches(encoder, train=rows, distill=rows[:40], held_out=rows[:10], validation=scored, seed=seed)
+
+
+def training(tokenizer: BertTokenizer, seed: int = 0, max_rows: int | None = None) -> DataLoader:
+    return batches_of(tokenizer, seed=seed).training("teach", batch_size=8, max_rows=max_rows)
+
+
+def measuring(tokenizer: BertTokenizer, seed: int = 0) -> DataLoader:
+    batches = batches_of(tokenizer, seed=seed)
+    return batches.measuring(batches.validation["validation"])
 
 
 def contents(batches: list[dict[str, Tensor]]) -> list[tuple[int, ...]]:
@@ -76,10 +92,10 @@ def test_what_cannot_be_encoded_is_refused(
 
 @pytest.fixture
 def bare_tokenizer() -> PreTrainedTokenizerFast:
-    """Without special tokens, as GPT-2's is."""
+    """Without special tokens besides one to pad with."""
     words_only = Tokenizer(models.WordLevel(VOCAB, unk_token="[UNK]"))
     words_only.pre_tokenizer = pre_tokenizers.Whitespace()
-    return PreTrainedTokenizerFast(tokenizer_object=words_only)
+    return PreTrainedTokenizerFast(tokenizer_object=words_only, pad_token="[PAD]")
 
 
 def test_a_text_without_tokens_is_refused(bare_tokenizer: PreTrainedTokenizerFast) -> None:
@@ -88,34 +104,45 @@ def test_a_text_without_tokens_is_refused(bare_tokenizer: PreTrainedTokenizerFas
         encode([Example("w1", None, 0), Example(" ", None, 0)], bare_tokenizer, max_length=8)
 
 
-def test_a_tokenizer_without_a_pad_token_is_refused(bare_tokenizer: PreTrainedTokenizerFast) -> None:
-    rows = encode(singles(2), bare_tokenizer, max_length=8)
+def test_a_tokenizer_without_a_pad_token_is_refused() -> None:
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(VOCAB, unk_token="[UNK]")))
     with pytest.raises(ValueError, match=r"^tokenizer must have a pad token, got none in \w+$"):
-        TextDataModule(rows, rows, bare_tokenizer, batch_size=2, seed=0)
+        TextEncoder(tokenizer, max_length=8)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
-        ({"max_train_rows": 0}, "max_train_rows must be >= 1 or null, got 0"),
+        ({"batch_size": 8, "max_rows": 0}, "max_rows must be >= 1 or null, got 0"),
     ],
 )
 def test_a_bad_size_is_refused(tokenizer: BertTokenizer, options: dict[str, int], message: str) -> None:
     with pytest.raises(ValueError, match=f"^{message}$"):
-        module(tokenizer, **options)
+        batches_of(tokenizer).training("teach", **options)
 
 
-@pytest.mark.parametrize("empty", ["train_rows", "validation_rows"])
-def test_an_empty_split_is_refused(tokenizer: BertTokenizer, empty: str) -> None:
+def test_no_rows_are_refused(tokenizer: BertTokenizer) -> None:
     rows = encode(singles(2), tokenizer, max_length=8)
-    splits = {"train_rows": rows, "validation_rows": rows} | {empty: []}
-    with pytest.raises(ValueError, match=f"^{empty} must not be empty, got 0 rows$"):
-        TextDataModule(**splits, tokenizer=tokenizer, batch_size=2, seed=0)
+    batches = TaskBatches(TextEncoder(tokenizer, 8), train=[], distill=rows, held_out=[], validation={}, seed=0)
+    with pytest.raises(ValueError, match=r"^rows must not be empty, got 0$"):
+        batches.training("recover", batch_size=2)
+    with pytest.raises(ValueError, match=r"^rows must not be empty, got 0$"):
+        batches.measuring(batches.held_out)
+
+
+def test_maps_learn_on_the_rows_meant_for_them_and_tokens_are_counted_without_padding(
+    tokenizer: BertTokenizer,
+) -> None:
+    batches = batches_of(tokenizer)
+    loader = batches.training("distill", batch_size=8)
+    rows = contents(list(loader))
+    assert sorted(rows) == sorted(tuple(row.inputs["input_ids"]) for row in batches.distill)
+    assert batches.tokens(loader) == sum(map(len, rows))
 
 
 def test_a_batch_is_padded_to_its_longest_row_and_masks_the_padding(tokenizer: BertTokenizer) -> None:
-    batches = list(module(tokenizer).train_dataloader())
+    batches = list(training(tokenizer))
     assert [len(batch["labels"]) for batch in batches] == [8] * 12 + [4]
     for batch in batches:
         mask = batch["attention_mask"].bool()
@@ -128,21 +155,21 @@ def test_a_batch_is_padded_to_its_longest_row_and_masks_the_padding(tokenizer: B
 def test_class_labels_are_long_and_stay_with_their_rows(tokenizer: BertTokenizer) -> None:
     rows = encode(singles(100), tokenizer, max_length=32)
     labels = {tuple(row.inputs["input_ids"]): row.label for row in rows}
-    batches = list(module(tokenizer).train_dataloader())
+    batches = list(training(tokenizer))
     assert batches[0]["labels"].dtype == torch.long
     assert [labels[row] for row in contents(batches)] == torch.cat([batch["labels"] for batch in batches]).tolist()
 
 
 def test_scores_become_float32(tokenizer: BertTokenizer) -> None:
     rows = encode([Example("w1", "w2", 2.5), Example("w1", "w3", 0.0)], tokenizer, max_length=8)
-    (batch,) = TextDataModule(rows, rows, tokenizer, batch_size=2, seed=0).val_dataloader()
+    batch = TextEncoder(tokenizer, 8).collate(rows)
     torch.testing.assert_close(batch["labels"], torch.tensor([2.5, 0.0], dtype=torch.float32))
 
 
 def test_validation_is_the_same_every_time_sorted_by_length_and_complete(tokenizer: BertTokenizer) -> None:
-    loader = module(tokenizer, seed=0).val_dataloader()
+    loader = measuring(tokenizer)
     rows = contents(list(loader))
-    assert rows == contents(list(loader)) == contents(list(module(tokenizer, seed=1).val_dataloader()))
+    assert rows == contents(list(loader)) == contents(list(measuring(tokenizer, seed=1)))
     assert [len(row) for row in rows] == sorted(len(row) for row in rows)
     assert [len(batch["labels"]) for batch in loader] == [64, 6]
     expected = [tuple(row.inputs["input_ids"]) for row in encode(singles(70), tokenizer, max_length=32)]
@@ -152,7 +179,7 @@ def test_validation_is_the_same_every_time_sorted_by_length_and_complete(tokeniz
 def test_a_stage_trains_on_a_subset_drawn_by_its_seed(tokenizer: BertTokenizer) -> None:
     subsets = []
     for seed in (0, 0, 1):
-        rows = contents(list(module(tokenizer, seed=seed, max_train_rows=30).train_dataloader()))
+        rows = contents(list(training(tokenizer, seed=seed, max_rows=30)))
         assert len(set(rows)) == 30
         subsets.append(sorted(rows))
     assert subsets[0] == subsets[1] != subsets[2]
@@ -170,13 +197,11 @@ class Recorder(lightning.LightningModule):
         self.epochs.setdefault(self.current_epoch, []).append(batch)
         return self.weight * 1.0
 
-    def validation_step(self, batch: dict[str, Tensor]) -> None: ...
-
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def train(data: TextDataModule) -> list[list[tuple[int, ...]]]:
+def train(loader: DataLoader) -> list[list[tuple[int, ...]]]:
     recorder = Recorder()
     quiet = {
         "logger": False,
@@ -184,7 +209,7 @@ def train(data: TextDataModule) -> list[list[tuple[int, ...]]]:
         "enable_progress_bar": False,
         "enable_model_summary": False,
     }
-    lightning.Trainer(accelerator="cpu", max_epochs=3, **quiet).fit(recorder, datamodule=data)
+    lightning.Trainer(accelerator="cpu", max_epochs=3, **quiet).fit(recorder, train_dataloaders=loader)
     return [contents(batches) for batches in recorder.epochs.values()]
 
 
@@ -195,8 +220,8 @@ def train(data: TextDataModule) -> list[list[tuple[int, ...]]]:
     "ignore:.*LeafSpec.*is deprecated:FutureWarning",
 )
 def test_lightning_gives_each_epoch_its_own_repeatable_order(tokenizer: BertTokenizer) -> None:
-    epochs = train(module(tokenizer))
-    assert epochs == train(module(tokenizer))
+    epochs = train(training(tokenizer))
+    assert epochs == train(training(tokenizer))
     assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(epochs[2])
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
@@ -204,9 +229,10 @@ def test_lightning_gives_each_epoch_its_own_repeatable_order(tokenizer: BertToke
 def test_stages_share_rows_without_touching_them(tokenizer: BertTokenizer) -> None:
     rows = encode(singles(40), tokenizer, max_length=32)
     before = [EncodedRow({key: list(value) for key, value in row.inputs.items()}, row.label) for row in rows]
+    batches = TaskBatches(TextEncoder(tokenizer, 32), rows, rows, [], {"validation": rows}, seed=0)
     for batch_size in (4, 16):
-        data = TextDataModule(rows, rows, tokenizer, batch_size=batch_size, seed=0)
-        assert len(data.train_dataloader()) == -(-40 // batch_size)
-        list(data.train_dataloader())
-        list(data.val_dataloader())
+        loader = batches.training("teach", batch_size)
+        assert len(loader) == -(-40 // batch_size)
+        list(loader)
+        list(batches.measuring(rows))
     assert rows == before

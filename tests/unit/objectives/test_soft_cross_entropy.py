@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mimicry.analysis import attention_entropy, attention_kl
-from mimicry.objectives import soft_cross_entropy
+from mimicry.objectives import soft_cross_entropy, soft_cross_entropy_of_logs
 
 
 def distributions(*shape: int) -> Tensor:
@@ -105,6 +105,14 @@ def test_weights_that_underflowed_cost_finitely() -> None:
     assert loss.item() == pytest.approx(-0.5 * math.log(torch.finfo(torch.float32).tiny))
     (gradient,) = torch.autograd.grad(loss, student)
     assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_student_may_be_given_by_its_logarithms(masked: bool) -> None:
+    teacher, student = distributions(2, 2, 3, 4, 9)
+    query_mask = torch.arange(4) < torch.tensor([[4], [2]]) if masked else None
+    loss = soft_cross_entropy_of_logs(teacher, student.log(), query_mask)
+    torch.testing.assert_close(loss, soft_cross_entropy(teacher, student, query_mask), rtol=1e-14, atol=0)
 
 
 def test_a_mask_without_queries_is_refused() -> None:

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 
 from mimicry.reporting.__main__ import main
-from mimicry.reporting.comparison import comparison_markdown, read_records
+from mimicry.reporting.comparison import comparison_markdown, group_records, read_records
 from mimicry.reporting.run_record import ModelState, RunRecord, run_folder, write_record
+from mimicry.reporting.settings import settings_markdown
+from mimicry.reporting.summary import summary_tables
 
 MakeRecord = Callable[..., RunRecord]
 SCORES: dict[ModelState, float] = {"teacher": 0.80, "no_train": 0.50, "distilled": 0.72, "recovered": 0.76}
@@ -28,9 +30,18 @@ def test_seeds_are_averaged_and_a_failed_one_is_left_out(make_record: MakeRecord
         write_record(record, run_folder(tmp_path, "finetuned", "m", "t", record.attn, record.seed, "f"))
     markdown = comparison_markdown(read_records(tmp_path))
     assert markdown.startswith("**finetuned · minilm · movie_reviews** · accuracy (%), mean ± standard deviation")
-    hedgehog = ["hedgehog", "2 of 3", "80.0 ± 0.0", "50.0 ± 0.0", "72.0 ± 0.0", "78.0 ± 2.8", "97.5 ± 3.5"]
+    hedgehog = [
+        "hedgehog",
+        "2 of 3",
+        "80.0 ± 0.0",
+        "50.0 ± 0.0",
+        "72.0 ± 0.0",
+        "78.0 ± 2.8",
+        "97.5 ± 3.5",
+        "78.0 ± 2.8",
+    ]
     assert cells(markdown, "hedgehog") == [*hedgehog, "0.125 ± 0.000", "1.250 ± 0.000", "1.500 ± 0.000"]
-    assert cells(markdown, "t2r") == ["t2r", "0 of 1", *["–"] * 8]
+    assert cells(markdown, "t2r") == ["t2r", "0 of 1", *["–"] * 9]
 
 
 def test_one_seed_has_no_deviation(make_record: MakeRecord) -> None:
@@ -48,18 +59,61 @@ def test_without_recovery_the_distilled_student_is_compared(make_record: MakeRec
     assert cells(markdown, "hedgehog")[5:7] == ["–", "90.0"]
 
 
-def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(make_record: MakeRecord) -> None:
+def test_runs_that_differ_in_more_than_the_seed_get_rows_named_by_what_differs(make_record: MakeRecord) -> None:
+    def config(seed: int, **changes: object) -> dict[str, object]:
+        return {"seed": seed, "attn": {"tie_maps": False, "bias": True} | changes}
+
     records = [
-        make_record(seed=0, config={"seed": 0, "lr": 0.1}),
-        make_record(seed=1, config={"seed": 1, "lr": 0.1}),
-        make_record(seed=0, config={"seed": 0, "lr": 0.2}),
+        make_record(seed=0, config=config(0)),
+        make_record(seed=1, config=config(1)),
+        make_record(seed=0, config=config(0, tie_maps=True)),
+        make_record(seed=0, config=config(0, bias=False)),
     ]
-    rows = [line for line in comparison_markdown(records).splitlines() if line.startswith("| hedgehog (")]
-    assert sorted(row.split("|")[2].strip() for row in rows) == ["1", "2"]
+    rows = [line.split("|")[1:3] for line in comparison_markdown(records).splitlines() if line.startswith("| hedgehog")]
+    assert {label.strip(): seeds.strip() for label, seeds in rows} == {
+        "hedgehog": "2",
+        "hedgehog (tie_maps=True)": "1",
+        "hedgehog (bias=False)": "1",
+    }
+
+
+def test_the_data_of_a_table_stands_under_its_title_and_other_data_get_another_table(make_record: MakeRecord) -> None:
+    record = make_record()
+    line = comparison_markdown([record]).splitlines()[2]
+    assert line.startswith(
+        "Data: train 900 of 2,000 (reviews.tsv), held out 100 (training rows, to choose settings on)"
+    )
+    assert line.endswith("validation 50 (dev.tsv); fingerprint ffffffffffff.")
+    lacking = make_record(data=record.data | {"fingerprint": "e" * 64, "missing": ["validation_mismatched (no file)"]})
+    assert "; missing: validation_mismatched (no file)." in comparison_markdown([lacking])
+    assert len(group_records([record, lacking])) == 2
+
+
+def test_the_settings_that_won_and_their_costs_stand_beside_the_scores(make_record: MakeRecord) -> None:
+    lines = settings_markdown([make_record(seed=0), make_record(seed=1, attn="elu")]).splitlines()[2:]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert rows[2] == ["all", "teach", "1 at 0.0002 (2)", "–", "100 ± 0", "12 ± 0", "–", "2000 ± 0"]
+    among = "1 at 0.0001, 2 at 0.0001"
+    assert rows[3] == ["elu", "recover", "2 at 0.0001 (1)", among, "100", "12", "18", "–"]
+
+
+def test_all_tasks_of_a_model_are_summed_up_as_the_paper_does(make_record: MakeRecord) -> None:
+    def run(task: str, seed: int, teacher: float, recovered: float) -> RunRecord:
+        scores: dict[ModelState, float] = {"teacher": teacher, "no_train": teacher / 2, "recovered": recovered}
+        return make_record(task=task, seed=seed, scores=scores)
+
+    groups = [
+        [run("a", 0, 0.8, 0.8), run("a", 1, 0.8, 0.6)],
+        [run("b", 0, 0.4, 0.2), run("b", 1, 0.4, 0.4), run("b", 2, 0.4, 0.0)],
+    ]
+    (table,) = summary_tables(groups)
+    # Row mean over teacher mean: (0.8 + 0.2) / (0.8 + 0.4), not the mean of 100 and 50 percent; seed 2 lacks a task.
+    assert cells(table, "hedgehog") == ["hedgehog", "70.0", "20.0", "50.0 ± 0.0", "83.3 ± 0.0", "50.0 ± 0.0", "2"]
+    assert summary_tables(groups[:1]) == []
 
 
 def test_records_of_several_tasks_do_not_share_a_table(make_record: MakeRecord) -> None:
-    with pytest.raises(ValueError, match="records must share one regime, model and task"):
+    with pytest.raises(ValueError, match="records must share one regime, model, task and data"):
         comparison_markdown([make_record(), make_record(task="other")])
 
 
@@ -72,7 +126,8 @@ def test_the_command_prints_one_table_per_task_and_skips_broken_files(
     with caplog.at_level(logging.WARNING):
         assert main([str(tmp_path)]) == 0
     printed = capsys.readouterr().out
-    assert printed.count("| hedgehog |") == 2
+    # One row of results and one of settings for each task, and one in the table of all tasks.
+    assert printed.count("| hedgehog |") == 5
     assert "**finetuned · minilm · other**" in printed
     assert "ignoring a broken run record" in caplog.text
 

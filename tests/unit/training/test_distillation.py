@@ -60,6 +60,45 @@ def test_the_loss_is_the_mean_over_layers_of_the_loss_on_the_teacher_s_own_state
     torch.testing.assert_close(module.training_step(batch, 0), torch.stack(expected).mean())
 
 
+@pytest.mark.parametrize("attn", ["hedgehog", "hedgehog_softmax", "t2r"])
+def test_gradients_and_divergence_are_those_of_the_weights_written_out(attn: str) -> None:
+    module, teacher, student = distillation(attn)
+    module.double()
+    module.students.double()
+    batch, logged = batch_with_labels(), {}
+    module.log = lambda name, value, **_: logged.update({name: float(value.detach())})
+    with torch.no_grad(), capture(teacher) as captured:
+        teacher(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+    expected, divergence = torch.zeros((), dtype=torch.float64), 0.0
+    for name, layer in attention_layers(student).items():
+        given = (captured[name].q, captured[name].k, captured[name].key_mask)
+        a, b = attention_layers(teacher)[name].weights(*given), layer.weights(*given)
+        expected = expected + soft_cross_entropy(a, b, given[2]) / 2
+        divergence += float(mean_over_queries(attention_kl(a, b.detach(), given[2]), given[2])) / 2
+    parameters = list(module.students.parameters())
+    actual = module.training_step(batch, 0)
+    torch.testing.assert_close(actual, expected, rtol=1e-12, atol=0)
+    assert logged["distill/kl"] == pytest.approx(divergence, abs=1e-12)
+    references = torch.autograd.grad(expected, parameters)
+    for gradient, reference in zip(torch.autograd.grad(actual, parameters), references, strict=True):
+        torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-14)
+
+
+def test_the_teacher_runs_no_further_than_its_last_attention() -> None:
+    module, teacher, _ = distillation()
+    ran: list[str] = []
+    for name, layer in teacher.named_modules():
+        layer.register_forward_hook(lambda *_, name=name: ran.append(name))
+    first, last = attention_layers(teacher)
+    module.training_step(batch_with_labels(), 0)
+    assert first in ran
+    assert last not in ran
+    assert "classifier" not in ran
+    # The next forward pass, outside of distillation, is a whole one.
+    teacher(input_ids=batch_with_labels()["input_ids"])
+    assert {last, "classifier"} <= set(ran)
+
+
 def test_errors_of_one_layer_do_not_reach_the_next() -> None:
     module, _, student = distillation()
     batch = batch_with_labels()

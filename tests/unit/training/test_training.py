@@ -12,8 +12,8 @@ import mimicry
 from mimicry.attention import LinearAttention
 from mimicry.attention.capture import attention_layers
 from mimicry.attention.feature_maps.performer import PerformerFeatureMap
-from mimicry.training.budget import Budget
-from mimicry.training.metrics import UNITS, build_metrics
+from mimicry.training.budget import BudgetGrid
+from mimicry.training.metrics import UNITS, build_metrics, update_metrics
 from mimicry.training.optimization import lightning_optimizers, warmup_schedule
 from mimicry.training.task import TaskModule
 
@@ -47,7 +47,9 @@ def test_accuracy_over_three_classes_counts_examples_and_not_classes() -> None:
 
 
 def test_an_unknown_metric_is_refused() -> None:
-    with pytest.raises(ValueError, match="metrics must be among accuracy, f1, matthews, pearson, spearman, got 'bleu'"):
+    with pytest.raises(
+        ValueError, match="metrics must be among accuracy, f1, matthews, pearson, spearman, top1, top5, got 'bleu'"
+    ):
         build_metrics(("accuracy", "bleu"), 2)
 
 
@@ -111,4 +113,38 @@ def test_finetuning_trains_every_weight_with_dropout_on() -> None:
 )
 def test_a_budget_out_of_range_is_refused(options: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Budget(**({"epochs": 1, "learning_rate": 1e-3, "batch_size": 8} | options))
+        BudgetGrid(**({"epochs": 1, "learning_rate": 1e-3, "batch_size": 8} | options))
+
+
+def test_a_grid_is_every_combination_of_epochs_and_learning_rates() -> None:
+    grid = BudgetGrid(epochs=[1, 2], learning_rate=[1e-4, 3e-4], batch_size=8, max_rows=5)
+    assert [(budget.epochs, budget.learning_rate) for budget in grid.candidates] == [
+        (1, 1e-4),
+        (1, 3e-4),
+        (2, 1e-4),
+        (2, 3e-4),
+    ]
+    assert {(budget.batch_size, budget.max_rows) for budget in grid.candidates} == {(8, 5)}
+    assert BudgetGrid(epochs=0, learning_rate=1e-4, batch_size=8).candidates == ()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epochs": [0, 1]}, "epochs must be >= 1, got 0"),
+        ({"epochs": []}, r"epochs must be a value or a list of different values, got \[\]"),
+        ({"learning_rate": [1e-3, 1e-3]}, "learning_rate must be a value or a list of different values"),
+    ],
+)
+def test_a_grid_that_makes_no_sense_is_refused(options: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        BudgetGrid(**({"epochs": 1, "learning_rate": 1e-3, "batch_size": 8} | options))
+
+
+def test_top5_counts_a_label_among_the_five_largest_logits_and_top1_the_largest() -> None:
+    logits = torch.tensor([[6.0, 5, 4, 3, 2, 1], [6.0, 5, 4, 3, 2, 1], [1.0, 2, 3, 4, 5, 6]])
+    metrics = build_metrics(("top1", "top5"), num_labels=6)
+    update_metrics(metrics, logits, torch.tensor([0, 5, 1]))
+    assert {name: float(value) for name, value in metrics.compute().items()} == pytest.approx(
+        {"top1": 1 / 3, "top5": 2 / 3}
+    )

@@ -1,10 +1,10 @@
-"""The contract of a feature map phi, and of those that are exponentials of something."""
+"""The contract of a feature map phi, of those that are exponentials, and of those whose products need no features."""
 
 from abc import ABC, abstractmethod
 
 from torch import nn
 
-from mimicry.shapes import Features, HeadStates
+from mimicry.shapes import Features, HeadStates, Keys, Queries, Scores
 
 
 class FeatureMap(nn.Module, ABC):
@@ -44,3 +44,14 @@ class LogFeatureMap(FeatureMap):
 
     def forward(self, x: HeadStates, start: int = 0) -> Features:
         return self.log_features(x, start).exp()
+
+
+class KernelFeatureMap(FeatureMap):
+    """A map without parameters or positions whose products phi(q) . phi(k) have a closed form.
+
+    Many features make the linear form dear on short sequences; the closed form costs as little as softmax's scores.
+    """
+
+    @abstractmethod
+    def kernel(self, q: Queries, k: Keys) -> Scores:
+        """phi(q_i) . phi(k_j) of all pairs."""

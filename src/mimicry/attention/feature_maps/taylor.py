@@ -3,11 +3,11 @@
 import torch
 
 from mimicry.attention.base import AttentionDims
-from mimicry.attention.feature_maps.base import FeatureMap
-from mimicry.shapes import Features, HeadStates
+from mimicry.attention.feature_maps.base import KernelFeatureMap
+from mimicry.shapes import Features, HeadStates, Keys, Queries, Scores
 
 
-class TaylorFeatureMap(FeatureMap):
+class TaylorFeatureMap(KernelFeatureMap):
     """phi(q) . phi(k) = 1 + s + s^2/2 with s = q . k / sqrt(d). Source: arXiv 2402.04347, Sec. 4.1.
 
     With y = x / d^(1/4): phi(x) = [1, y, y_i^2 / sqrt(2), y_i y_j for i < j]. The kernel is always >= 1/2 and increases
@@ -34,3 +34,8 @@ class TaylorFeatureMap(FeatureMap):
         y = x * self.input_scale
         squares = y[..., self.rows] * y[..., self.columns] * self.coefficients.to(y.dtype)
         return torch.cat([torch.ones_like(y[..., :1]), y, squares], dim=-1)
+
+    def kernel(self, q: Queries, k: Keys) -> Scores:
+        s = torch.einsum("bhnd,bhmd->bhnm", q * self.input_scale, k * self.input_scale)
+        # Equals 1 + s + s^2/2, and is never below 1/2 however it is rounded.
+        return ((1 + s).square() + 1) / 2

@@ -1,0 +1,116 @@
+"""From rows to batches: encoded once, then dealt out by each stage in its own batch size and order."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Subset
+
+from mimicry.data.sampler import LengthBucketSampler
+from mimicry.data.task import check_limit, draw_indices
+
+# Scores do not depend on it; without gradients this fits wherever training fits.
+MEASURING_BATCH_SIZE = 64
+
+
+@runtime_checkable
+class Rows(Protocol):
+    """Encoded rows: a list of them, or something that reads or draws them when asked."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """Turns the examples of a task into rows, and rows into the batches that a host model takes.
+
+    Attributes:
+        workers: processes that collate batches; 0 where that takes no time.
+    """
+
+    workers: int
+
+    def encode(self, examples: Sequence[Any]) -> Rows:
+        """One row for each example, in order."""
+
+    def lengths(self, rows: Rows) -> list[int]:
+        """Tokens of each row as the model sees it, special ones included, padding not."""
+
+    def collate(self, rows: Sequence[Any]) -> dict[str, Tensor]:
+        """The model's inputs for these rows, and their `labels`: integer class ids, or float32 scores."""
+
+    def position_names(self, row: Any) -> list[str]:
+        """What stands at each position of a row, for figures."""
+
+
+@dataclass(frozen=True)
+class TaskBatches:
+    """The encoded rows of a task, dealt out in the batches that training and measuring want.
+
+    Args:
+        encoder: made the rows.
+        train: rows to train on.
+        distill: rows whose inputs the feature maps learn on; usually `train`, or another corpus.
+        held_out: rows set aside to choose settings on; empty when there is nothing to choose.
+        validation: rows to score on, by split, the primary one first.
+        seed: draws subsets and orders of training rows.
+    """
+
+    encoder: Encoder
+    train: Rows
+    distill: Rows
+    held_out: Rows
+    validation: Mapping[str, Rows]
+    seed: int
+
+    def training(self, stage: str, batch_size: int, max_rows: int | None = None) -> DataLoader:
+        """Batches of rows with similar lengths, in an order of their own for each epoch.
+
+        Args:
+            stage: `distill` takes the rows for distillation, any other those to train on.
+            batch_size: rows of a batch, >= 1.
+            max_rows: deal out this many rows, drawn by the seed, >= 1; None deals out all.
+
+        Raises:
+            ValueError: if there are no rows, or the batch size or the limit is below 1.
+        """
+        rows = self.distill if stage == "distill" else self.train
+        if not len(rows):
+            raise ValueError("rows must not be empty, got 0")
+        check_limit("max_rows", max_rows)
+        chosen = draw_indices(len(rows), max_rows, self.seed)
+        lengths = self.encoder.lengths(rows)
+        sampler = LengthBucketSampler([lengths[index] for index in chosen], batch_size, self.seed)
+        return self._loader(Subset(rows, chosen), batch_size, sampler)
+
+    def measuring(self, rows: Rows) -> DataLoader:
+        """Every one of `rows` once, shortest first.
+
+        Raises:
+            ValueError: if there are none.
+        """
+        if not len(rows):
+            raise ValueError("rows must not be empty, got 0")
+        lengths = self.encoder.lengths(rows)
+        shortest_first = sorted(range(len(rows)), key=lengths.__getitem__)
+        return self._loader(Subset(rows, shortest_first), MEASURING_BATCH_SIZE)
+
+    def tokens(self, loader: DataLoader) -> int:
+        """Tokens of one pass over one of our loaders, padding not counted."""
+        rows: Any = loader.dataset
+        lengths = self.encoder.lengths(rows.dataset)
+        return sum(lengths[index] for index in rows.indices)
+
+    def _loader(self, rows: Subset, batch_size: int, sampler: LengthBucketSampler | None = None) -> DataLoader:
+        workers = self.encoder.workers
+        return DataLoader(
+            rows,
+            batch_size,
+            sampler=sampler,
+            collate_fn=self.encoder.collate,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+        )

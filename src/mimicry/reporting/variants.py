@@ -1,0 +1,77 @@
+"""Which records may be averaged, and what a row of a table is called."""
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from mimicry.reporting.run_record import STATES, ModelState, RunRecord, config_fingerprint
+from mimicry.reporting.tables import GAP, number
+
+# The last names of options say enough in a label; these need the one before as well.
+AMBIGUOUS = frozenset({"epochs", "learning_rate", "batch_size", "max_rows", "name"})
+
+
+def finished(records: Sequence[RunRecord]) -> list[RunRecord]:
+    return [record for record in records if record.status == "finished"]
+
+
+def variants(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+    """Records by row label. A mean over runs that differ in more than the seed would say nothing about seeds.
+
+    Runs of one attention whose configs differ get rows of their own, named by the options in which they deviate from
+    what most of them have, such as `hedgehog (tie_maps=True)`.
+    """
+    by_attn: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
+    for record in sorted(records, key=lambda record: record.attn):
+        seedless = {key: value for key, value in record.config.items() if key != "seed"}
+        by_attn[record.attn][config_fingerprint(seedless)].append(record)
+    rows: dict[str, list[RunRecord]] = {}
+    for attn, by_config in by_attn.items():
+        options = {fingerprint: dict(_flat(runs[0].config)) for fingerprint, runs in by_config.items()}
+        names = sorted({name for values in options.values() for name in values} - {"seed"})
+        usual = {name: Counter(repr(values.get(name)) for values in options.values()).most_common(1) for name in names}
+        for fingerprint, runs in by_config.items():
+            values = options[fingerprint]
+            told = [
+                f"{_short(name)}={values[name]}"
+                for name in names
+                if name in values and repr(values[name]) != usual[name][0][0]
+            ]
+            label = f"{attn} ({', '.join(told)})" if told else attn
+            rows[f"{label} ({fingerprint[:6]})" if label in rows else label] = runs
+    return rows
+
+
+def final_state(records: Sequence[RunRecord], primary: str) -> ModelState:
+    """The last state any run reached: one for the whole table, so that its rows can be compared."""
+    for state in reversed(STATES[1:]):
+        if any(record.value(state, primary) is not None for record in finished(records)):
+            return state
+    return STATES[-1]
+
+
+def mean_and_std(
+    runs: Sequence[RunRecord], measure: Callable[[RunRecord], float | None], decimals: int, scale: float = 1.0
+) -> str:
+    """Over the runs that have the value; their number is named when it is not all of them."""
+    values = [value for value in map(measure, runs) if value is not None]
+    if not values:
+        return GAP
+    cell = number(statistics.fmean(values), decimals, scale)
+    if len(values) > 1:
+        cell += f" ± {number(statistics.stdev(values), decimals, scale)}"
+    return cell if len(values) == len(runs) else f"{cell} (n={len(values)})"
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _short(name: str) -> str:
+    parts = name.split(".")
+    return ".".join(parts[-2:]) if parts[-1] in AMBIGUOUS else parts[-1]
