@@ -18,8 +18,10 @@ _ALIBI = "ALiBi biases of the distance are added to q.k"
 _WINDOW = "its tokens attend within a sliding window, and to a few global ones"
 # Families that no adapter can help, by Hugging Face model type, and why; read in the sources of transformers 5.23.0.
 REFUSED = {
+    "beit": _RELATIVE_BIAS,
     "big_bird": "its attention is block-sparse",
     "bloom": _ALIBI,
+    "data2vec-vision": _RELATIVE_BIAS,
     "deberta": _DISENTANGLED,
     "deberta-v2": _DISENTANGLED,
     "fnet": "it mixes tokens by Fourier transforms and has no attention",
@@ -32,6 +34,7 @@ REFUSED = {
     "mt5": _RELATIVE_BIAS,
     "reformer": "hashing and windows decide which tokens attend to which",
     "sew-d": _DISENTANGLED,
+    "swin": "its tokens attend within shifted windows, with a learnt bias of the position",
     "switch_transformers": _RELATIVE_BIAS,
     "t5": _RELATIVE_BIAS,
     "umt5": _RELATIVE_BIAS,
@@ -95,10 +98,12 @@ def find_sites(model: nn.Module) -> list[AttentionSite]:
     return found
 
 
-def sites_of_class(model: nn.Module, attention_class: type[nn.Module], num_heads: str) -> Iterator[AttentionSite]:
-    """Sites for the many families whose attention modules differ only in class and in the name of the head count."""
+def sites_of_class(
+    model: nn.Module, attention_class: type[nn.Module], num_heads: str, head_dim: str = "attention_head_size"
+) -> Iterator[AttentionSite]:
+    """Sites for the many families whose attention modules differ only in class and in the names of their sizes."""
     for name, module in model.named_modules():
         if isinstance(module, attention_class):
             host: Any = module
-            dims = AttentionDims(getattr(host, num_heads), host.attention_head_size, causal=bool(host.is_causal))
+            dims = AttentionDims(getattr(host, num_heads), getattr(host, head_dim), causal=bool(host.is_causal))
             yield AttentionSite(name, module, dims)

@@ -52,11 +52,8 @@ class Parts:
 
     def check(self) -> None:
         """Refuses whatever can be refused before anything is downloaded or trained; ValueError, one line."""
-        # Building one tiny layer runs every range check of the variant; building a schedule those of the scheduler.
-        attention = self.attention(dims=AttentionDims(num_heads=1, head_dim=8, causal=False))
-        length = self.checkpoint.max_length
-        if attention.max_length is not None and length is not None and attention.max_length < length:
-            raise ValueError(f"attn: its max_length must be >= model.max_length = {length}, got {attention.max_length}")
+        self.check_length()
+        # Building a schedule runs every range check of the scheduler.
         optimizer = self.optimizer([nn.Parameter(torch.zeros(1))], lr=1.0)
         self.scheduler(optimizer, total_steps=10)
         if not self.regime.teach.candidates and self.checkpoint.teacher is None:
@@ -69,11 +66,19 @@ class Parts:
                 )
         if self.maps_corpus is not None and not self.regime.distill.candidates:
             raise ValueError("maps_corpus needs regime.distill.epochs >= 1, got 0")
-        build_metrics(self.task.metrics, self.task.num_labels)
         self.checkpoint.check()
         self.task.check()
+        build_metrics(self.task.metrics, self.task.num_labels)
         if self.maps_corpus is not None:
             self.maps_corpus.check()
+
+    def check_length(self) -> None:
+        """Refuses attention that is too short for the model; a model on the hub knows its length once it is loaded."""
+        # Building one tiny layer runs every range check of the variant.
+        attention = self.attention(dims=AttentionDims(num_heads=1, head_dim=8, causal=False))
+        length = self.checkpoint.max_length
+        if attention.max_length is not None and length is not None and attention.max_length < length:
+            raise ValueError(f"attn: its max_length must be >= model.max_length = {length}, got {attention.max_length}")
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,7 @@ class ConversionJob:
         model, self.processor = parts.checkpoint.load(data.num_labels, data.label_names)
         # Known by now: an image model's length is read from its config, which `load` has fetched.
         assert parts.checkpoint.max_length is not None
+        parts.check_length()
         encoder = parts.task.encoder(self.processor, parts.checkpoint.max_length)
         rows = encoder.encode(data.train)
         held_out = set(self._held_out(len(rows)))

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 from families import tiny_model
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 from toy import save_toy_checkpoint
 from transformers import DeiTConfig, DeiTForImageClassificationWithTeacher, PreTrainedModel, ViTImageProcessorPil
 
 import mimicry
+from mimicry.app import build
 from mimicry.conversion.checkpoint import Checkpoint
 from mimicry.conversion.image_checkpoint import ImageCheckpoint
 
@@ -245,17 +246,17 @@ def model_files() -> dict[str, dict[str, Any]]:
 def test_every_image_model_file_lists_every_option_and_builds_a_checkpoint_of_plain_values(name: str) -> None:
     options = OmegaConf.to_container(model_files()[name])
     assert set(options) == {"_target_", *inspect.signature(ImageCheckpoint).parameters}
-    checkpoint = instantiate(options)
+    checkpoint = build(options)
     assert type(checkpoint.known_scores) in (dict, type(None))
     assert type(checkpoint.architecture) in (dict, type(None))
     checkpoint.check()
 
 
 def test_the_embedded_model_reads_digits_in_17_tokens() -> None:
-    checkpoint = instantiate(OmegaConf.to_container(model_files()["vit_tiny"]))
+    checkpoint = build(OmegaConf.to_container(model_files()["vit_tiny"]))
     assert (checkpoint.max_length, checkpoint.name) == (17, "vit-4x64")
 
 
 def test_the_donor_is_held_against_the_paper_s_score() -> None:
-    donor = instantiate(OmegaConf.to_container(model_files()["vit_base_donor"]))
+    donor = build(OmegaConf.to_container(model_files()["vit_base_donor"]))
     assert donor.known_scores == {"imagenet": 0.803}

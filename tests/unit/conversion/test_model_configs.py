@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra.utils import get_class, instantiate
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 
+from mimicry.app import build
 from mimicry.conversion.checkpoint import Checkpoint
 from mimicry.data.glue_specs import GLUE_SPECS
 
@@ -29,14 +30,14 @@ def test_every_model_file_lists_every_option_and_builds_a_checkpoint_of_plain_va
     options = options_of(path)
     assert set(options) == {"_target_", *inspect.signature(Checkpoint).parameters}
     options["known_scores"] = {"cola": 0.5}
-    checkpoint = instantiate(options)
+    checkpoint = build(options)
     assert type(checkpoint.known_scores) is dict
     checkpoint.check()
 
 
 @pytest.mark.parametrize("task", GLUE_SPECS)
 def test_there_is_a_donor_with_a_known_score_for_every_glue_task(task: str) -> None:
-    donor = instantiate(options_of(CONF / "bert_base_donor.yaml", task))
+    donor = build(options_of(CONF / "bert_base_donor.yaml", task))
     assert (donor.teacher, donor.max_length) == (f"JeremiahZ/bert-base-uncased-{task}", 128)
     assert set(donor.known_scores) == set(GLUE_SPECS)
     # The paper's BERT-FT row, in percent.

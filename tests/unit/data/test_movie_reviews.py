@@ -56,9 +56,9 @@ def test_the_split_is_fixed_disjoint_and_stratified() -> None:
     task.check()
     data = task.load()
     assert data == task.load()
-    assert (len(data.train), len(data.validation)) == (100, 2000)
-    assert not set(data.train) & set(data.validation)
-    assert sum(row.label for row in data.validation) == 1333
+    assert (len(data.train), len(data.validation["validation"])) == (100, 2000)
+    assert not set(data.train) & set(data.validation["validation"])
+    assert sum(row.label for row in data.validation["validation"]) == 1333
     assert (data.name, data.num_labels, data.metrics) == ("movie_reviews", 2, ("accuracy",))
     assert set(data.sources) == {"train", "validation"}
 
@@ -66,7 +66,7 @@ def test_the_split_is_fixed_disjoint_and_stratified() -> None:
 @pytest.mark.usefixtures("small_asset")
 def test_the_limits_cut_their_split() -> None:
     data = MovieReviews(max_train_rows=10, max_validation_rows=20).load()
-    assert (len(data.train), len(data.validation)) == (10, 20)
+    assert (len(data.train), len(data.validation["validation"])) == (10, 20)
 
 
 def test_a_limit_below_one_is_refused() -> None:
@@ -84,4 +84,4 @@ def test_the_real_reviews_have_the_counts_we_report() -> None:
     examples = parse_reviews(cached_asset())
     assert [sum(row.label == label for row in examples) for label in (1, 0)] == [4982, 5061]
     data = MovieReviews().load()
-    assert (len(data.train), len(data.validation)) == (8043, 2000)
+    assert (len(data.train), len(data.validation["validation"])) == (8043, 2000)
