@@ -17,7 +17,8 @@ from safetensors.torch import save_model
 
 from mimicry.assets import cache_root
 from mimicry.recording import blank_record, with_state
-from mimicry.regimes.job import ConversionJob, Parts
+from mimicry.regimes.job import ConversionJob
+from mimicry.regimes.parts import Parts
 from mimicry.reporting.plots import attention_maps_figure
 from mimicry.reporting.provenance import peak_memory_bytes
 from mimicry.reporting.run_record import (

@@ -139,3 +139,8 @@ def test_both_validation_sets_of_mnli_are_scored_and_a_missing_one_is_named(
 def test_a_text_task_is_refused_for_an_image_model(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"task must be of the model's kind, image \(.*\), got text \(movie_reviews\)"):
         run_here(monkeypatch, "model=vit_tiny", "task=movie_reviews")
+
+
+def test_a_sentence_to_draw_is_refused_for_an_image_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SystemExit, match=r"analysis.sentence needs a text model, got vit-4x64"):
+        run_here(monkeypatch, "model=vit_tiny", "task=digits", "analysis.sentence=hello")

@@ -87,7 +87,7 @@ class LinearAttention(Attention):
         self.check(q, k, key_mask)
         with torch.autocast(q.device.type, enabled=False):
             scores = self._scores(q, k, key_mask)
-            # The log of a quotient as a sum: a third of the passes over all pairs, forward and backward.
+            # A sum of logs: about half the passes over all pairs, forward and backward, of the log of a quotient.
             normaliser = scores.sum(dim=-1, keepdim=True).clamp(min=self.eps)
             return (scores + torch.finfo(scores.dtype).tiny).log() + normaliser.reciprocal().log()
 

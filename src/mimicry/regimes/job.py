@@ -1,93 +1,32 @@
-"""One conversion from built parts: checks first, then data, model, stages and the figure's weights."""
+"""One conversion from built parts: data, model, stages."""
 
 import functools
 import hashlib
 import json
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import Subset
 
-from mimicry.attention import Attention, AttentionDims
-from mimicry.attention.capture import attention_layers
-from mimicry.conversion.checkpoint import Checkpoint
-from mimicry.conversion.image_checkpoint import ImageCheckpoint
 from mimicry.data.batches import TaskBatches
-from mimicry.data.task import Example, Task, TaskData, draw_indices
+from mimicry.data.task import TaskData, draw_indices
 from mimicry.regimes.finetuned import FinetunedConversion
 from mimicry.regimes.forecast import forecast_seconds
+from mimicry.regimes.maps import AttentionMaps, attention_maps
+from mimicry.regimes.parts import Parts
 from mimicry.regimes.runner import Runner, Score, StateResult
-from mimicry.training.attention_analysis import AnalysisSettings, attention_weights
 from mimicry.training.budget import BudgetGrid
 from mimicry.training.distillation import DistillationModule
 from mimicry.training.metrics import build_metrics
 from mimicry.training.task import TaskModule
 
 log = logging.getLogger(__name__)
-
-# A sentence of about this many tokens fills the figure and can still be read.
-FIGURE_TOKENS = 14
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What the config builds: one field per group, `seed`, and the trainer with its loggers and callbacks."""
-
-    regime: FinetunedConversion
-    attention: Callable[..., Attention]
-    checkpoint: Checkpoint | ImageCheckpoint
-    task: Task
-    maps_corpus: Task | None
-    optimizer: Callable[..., Any]
-    scheduler: Callable[..., Any]
-    analysis: AnalysisSettings
-    seed: int
-
-    def check(self) -> None:
-        """Refuses whatever can be refused before anything is downloaded or trained; ValueError, one line."""
-        self.check_length()
-        # Building a schedule runs every range check of the scheduler.
-        optimizer = self.optimizer([nn.Parameter(torch.zeros(1))], lr=1.0)
-        self.scheduler(optimizer, total_steps=10)
-        if not self.regime.teach.candidates and self.checkpoint.teacher is None:
-            raise ValueError("regime.teach.epochs must be >= 1 unless model.teacher names a finetuned model, got 0")
-        for option, task in (("task", self.task), ("maps_corpus", self.maps_corpus)):
-            if task is not None and task.modality != self.checkpoint.modality:
-                raise ValueError(
-                    f"{option} must be of the model's kind, {self.checkpoint.modality} ({self.checkpoint.name}), "
-                    f"got {task.modality} ({task.name})"
-                )
-        if self.maps_corpus is not None and not self.regime.distill.candidates:
-            raise ValueError("maps_corpus needs regime.distill.epochs >= 1, got 0")
-        self.checkpoint.check()
-        self.task.check()
-        build_metrics(self.task.metrics, self.task.num_labels)
-        if self.maps_corpus is not None:
-            self.maps_corpus.check()
-
-    def check_length(self) -> None:
-        """Refuses attention that is too short for the model; a model on the hub knows its length once it is loaded."""
-        # Building one tiny layer runs every range check of the variant.
-        attention = self.attention(dims=AttentionDims(num_heads=1, head_dim=8, causal=False))
-        length = self.checkpoint.max_length
-        if attention.max_length is not None and length is not None and attention.max_length < length:
-            raise ValueError(f"attn: its max_length must be >= model.max_length = {length}, got {attention.max_length}")
-
-
-@dataclass(frozen=True)
-class AttentionMaps:
-    """Weights of teacher and student for one text, (layers, heads, n, n), and its tokens."""
-
-    teacher: np.ndarray
-    student: np.ndarray
-    tokens: list[str]
 
 
 class ConversionJob:
@@ -225,18 +164,7 @@ class ConversionJob:
         assert self.batches is not None
         assert self.teacher is not None
         assert self.student is not None
-        encoder = self.batches.encoder
-        sentence = self.parts.analysis.sentence
-        if sentence is None:
-            rows = next(iter(self.batches.validation.values()))
-            lengths = encoder.lengths(rows)
-            row = rows[min(range(len(rows)), key=lambda index: abs(lengths[index] - FIGURE_TOKENS))]
-        else:
-            (row,) = encoder.encode([Example(sentence, None, 0)])
-        batch = encoder.collate([row])
-        return AttentionMaps(
-            _stacked(self.teacher, batch), _stacked(self.student.eval(), batch), encoder.position_names(row)
-        )
+        return attention_maps(self.batches, self.teacher, self.student, self.parts.analysis.sentence)
 
     def _key(self, data: TaskData) -> str:
         regime = self._regime()
@@ -245,8 +173,3 @@ class ConversionJob:
             sort_keys=True,
         )
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _stacked(model: nn.Module, batch: dict[str, Tensor]) -> np.ndarray:
-    assert attention_layers(model)
-    return torch.stack([weights[0] for weights, _ in attention_weights(model, batch).values()]).float().numpy()
