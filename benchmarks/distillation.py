@@ -24,7 +24,8 @@ from rich.table import Table
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from mimicry.attention.shipped import shipped_variants
+from mimicry.attention import AttentionDims
+from mimicry.attention.shipped import load_variant, shipped_variants
 from mimicry.conversion import canonicalise, convert
 from mimicry.conversion.checkpoint import Checkpoint
 from mimicry.training.distillation import DistillationModule
@@ -89,6 +90,8 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=32, help="texts per batch")
     parser.add_argument("--repetitions", type=int, default=15, help="timed steps per line; medians are shown")
     options = parser.parse_args()
+    if not any(True for _ in load_variant(options.attn)(dims=AttentionDims(1, 2, causal=False)).parameters()):
+        parser.error(f"argument --attn: must have a feature map that trains, got {options.attn}")
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
