@@ -126,7 +126,10 @@ def _data_line(data: dict[str, Any]) -> str:
     """What the runs of a table trained and scored on, and what of the task they lack."""
     rows, available, sources = data.get("rows", {}), data.get("available", {}), data.get("sources", {})
     parts = []
-    for split, count in rows.items():
+    # JSON keeps no order.
+    order = sorted(rows, key=lambda split: (split != "train", split != "held_out", split))
+    for split in order:
+        count = rows[split]
         if not count:
             continue
         held_out = split == "held_out"

@@ -1,5 +1,6 @@
 """Each feature map against its formula, written out in NumPy."""
 
+import functools
 import math
 import re
 from collections.abc import Callable
@@ -454,3 +455,29 @@ def test_an_unknown_row_scaling_is_refused() -> None:
     # The suite's type checks come first; without them the constructor's own check answers.
     with pytest.raises((ValueError, TypeCheckError), match="row_scaling"):
         PerformerFeatureMap(DIMS, row_scaling="sqrt")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("variant", [HedgehogFeatureMap, HedgehogSoftmaxFeatureMap, T2RFeatureMap])
+@pytest.mark.parametrize("num_features", [3, 8, 20])
+def test_the_number_of_features_can_differ_from_the_head_dim(variant: type, num_features: int) -> None:
+    dims = AttentionDims(num_heads=2, head_dim=8, causal=False)
+    built = variant(dims=dims, num_features=num_features)
+    assert built(torch.randn(1, 2, 5, 8)).shape[-1] == built.feature_dim
+    assert built.feature_dim in (num_features, 2 * num_features)
+
+
+def test_a_wide_hedgehog_starts_at_the_identity_followed_by_orthogonal_blocks_of_each_head() -> None:
+    dims = AttentionDims(num_heads=2, head_dim=8, causal=False)
+    weight = HedgehogFeatureMap(dims=dims, num_features=20).projection.weight.detach()
+    assert torch.equal(weight[:, :8], torch.eye(8).expand(2, 8, 8))
+    block = weight[:, 8:16]
+    torch.testing.assert_close(block @ block.mT, torch.eye(8).expand(2, 8, 8))
+    assert not torch.allclose(block[0], block[1])
+    # Queries and keys must start with the same rows, or their features would not meet.
+    attention = LinearAttention(dims, functools.partial(HedgehogFeatureMap, num_features=20))
+    assert torch.equal(attention.query_map.projection.weight, attention.key_map.projection.weight)
+
+
+def test_a_number_of_features_below_one_is_refused() -> None:
+    with pytest.raises(ValueError, match="num_features must be >= 1 or null, got 0"):
+        HedgehogFeatureMap(dims=AttentionDims(num_heads=1, head_dim=8, causal=False), num_features=0)

@@ -9,10 +9,10 @@ from mimicry.shapes import Features, HeadStates
 
 
 class HedgehogFeatureMap(LogFeatureMap):
-    """phi(x) = [exp(W x + b), exp(-W x - b)], feature_dim = 2d. Source: arXiv 2402.04347, Sec. 4.
+    """phi(x) = [exp(W x + b), exp(-W x - b)], feature_dim = 2 num_features. Source: arXiv 2402.04347, Sec. 4.
 
-    One W per head and layer, separate for queries and keys, initialised to the identity, b = 0. The paper's Llama run
-    has no bias (its count of trained parameters shows so): `bias=False`.
+    One W per head and layer, separate for queries and keys, square in the paper, initialised to the identity, b = 0.
+    The paper's Llama run has no bias (its count of trained parameters shows so): `bias=False`.
 
     Args: see `HeadProjection`.
     """
@@ -24,9 +24,10 @@ class HedgehogFeatureMap(LogFeatureMap):
         identity_init: bool = True,
         per_head: bool = True,
         scale_inputs: bool = False,
+        num_features: int | None = None,
     ) -> None:
-        super().__init__(feature_dim=2 * dims.head_dim)
-        self.projection = HeadProjection(dims, bias, identity_init, per_head, scale_inputs)
+        super().__init__(feature_dim=2 * (num_features or dims.head_dim))
+        self.projection = HeadProjection(dims, bias, identity_init, per_head, scale_inputs, num_features)
 
     def log_features(self, x: HeadStates, start: int = 0) -> Features:
         u = self.projection(x)

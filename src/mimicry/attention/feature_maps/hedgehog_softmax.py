@@ -25,9 +25,10 @@ class HedgehogSoftmaxFeatureMap(LogFeatureMap):
         identity_init: bool = True,
         per_head: bool = True,
         scale_inputs: bool = False,
+        num_features: int | None = None,
     ) -> None:
-        super().__init__(feature_dim=2 * dims.head_dim)
-        self.projection = HeadProjection(dims, bias, identity_init, per_head, scale_inputs)
+        super().__init__(feature_dim=2 * (num_features or dims.head_dim))
+        self.projection = HeadProjection(dims, bias, identity_init, per_head, scale_inputs, num_features)
 
     def log_features(self, x: HeadStates, start: int = 0) -> Features:
         u = self.projection(x)

@@ -8,31 +8,59 @@ from mimicry.shapes import Features, HeadStates
 
 
 class HeadProjection(nn.Module):
-    """W_h x + b_h with one square matrix per head.
+    """W_h x + b_h with one matrix per head.
 
     Args:
         dims: sizes of the attention layer.
         bias: add b, initialised to zero.
-        identity_init: start at W = I (the paper's Hedgehog); otherwise like torch.nn.Linear, U(+-1/sqrt(d)).
+        identity_init: start at W = I (the paper's Hedgehog), further rows at random orthogonal matrices; otherwise
+            like torch.nn.Linear, U(+-1/sqrt(d)).
         per_head: one W per head (the paper); False shares one W between all heads of the layer (an ablation).
         scale_inputs: feed x / d^(1/4), so that q and k together carry softmax's 1/sqrt(d). The paper leaves open
             which it used; without scaling W absorbs the temperature.
+        num_features: rows of W, >= 1; None takes d, as the paper does. More of them tell more keys apart, which heads
+            narrower than BERT's need.
+
+    Attributes:
+        num_features: as built.
+
+    Raises:
+        ValueError: if num_features is below 1.
     """
 
     def __init__(
-        self, dims: AttentionDims, bias: bool, identity_init: bool, per_head: bool, scale_inputs: bool
+        self,
+        dims: AttentionDims,
+        bias: bool,
+        identity_init: bool,
+        per_head: bool,
+        scale_inputs: bool,
+        num_features: int | None = None,
     ) -> None:
         super().__init__()
         heads, width = (dims.num_heads if per_head else 1), dims.head_dim
+        self.num_features = width if num_features is None else num_features
+        if self.num_features < 1:
+            raise ValueError(f"num_features must be >= 1 or null, got {num_features}")
+        weight = torch.empty(heads, self.num_features, width)
         if identity_init:
-            weight = torch.eye(width).expand(heads, width, width).clone()
+            for head in weight:
+                _identity_then_orthogonal_(head)
         else:
-            weight = torch.empty(heads, width, width).uniform_(-(width**-0.5), width**-0.5)
+            weight.uniform_(-(width**-0.5), width**-0.5)
         self.weight = nn.Parameter(weight)
-        self.bias: Tensor | None = nn.Parameter(torch.zeros(heads, 1, width)) if bias else None
+        self.bias: Tensor | None = nn.Parameter(torch.zeros(heads, 1, self.num_features)) if bias else None
         self.input_scale = width**-0.25 if scale_inputs else 1.0
 
     def forward(self, x: HeadStates) -> Features:
         weight = self.weight.to(x.dtype).expand(x.shape[1], -1, -1)
         u = torch.einsum("bhnd,hfd->bhnf", x * self.input_scale, weight)
         return u if self.bias is None else u + self.bias.to(x.dtype)
+
+
+def _identity_then_orthogonal_(weight: Tensor) -> None:
+    """Fills (features, d) in place, in blocks of d rows: the identity first, then random orthogonal matrices."""
+    first, *others = weight.split(weight.shape[1])
+    nn.init.eye_(first)
+    for block in others:
+        nn.init.orthogonal_(block)

@@ -13,7 +13,7 @@ class T2RFeatureMap(FeatureMap):
 
     Args:
         eps: added to every feature so that no row of weights is 0/0, >= 0.
-        dims, bias, identity_init, per_head, scale_inputs: see `HeadProjection`.
+        dims, bias, identity_init, per_head, scale_inputs, num_features: see `HeadProjection`.
     """
 
     def __init__(
@@ -23,12 +23,13 @@ class T2RFeatureMap(FeatureMap):
         identity_init: bool = False,
         per_head: bool = True,
         scale_inputs: bool = False,
+        num_features: int | None = None,
         eps: float = 1.0e-6,
     ) -> None:
-        super().__init__(feature_dim=dims.head_dim)
+        super().__init__(feature_dim=num_features or dims.head_dim)
         if eps < 0:
             raise ValueError(f"eps must be >= 0, got {eps}")
-        self.projection = HeadProjection(dims, bias, identity_init, per_head, scale_inputs)
+        self.projection = HeadProjection(dims, bias, identity_init, per_head, scale_inputs, num_features)
         self.eps = eps
 
     def forward(self, x: HeadStates, start: int = 0) -> Features:
