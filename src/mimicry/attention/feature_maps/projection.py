@@ -60,7 +60,7 @@ class HeadProjection(nn.Module):
 
 def _identity_then_orthogonal_(weight: Tensor) -> None:
     """Fills (features, d) in place, in blocks of d rows: the identity first, then random orthogonal matrices."""
-    first, *others = weight.split(weight.shape[1])
-    nn.init.eye_(first)
-    for block in others:
-        nn.init.orthogonal_(block)
+    width = weight.shape[1]
+    nn.init.eye_(weight[:width])
+    for start in range(width, weight.shape[0], width):
+        nn.init.orthogonal_(weight[start : start + width])
