@@ -75,4 +75,5 @@ def describe(trial: Trial) -> str:
     rate = "" if trial.tokens_per_s is None else f", {trial.tokens_per_s:,.0f} tokens/s"
     held_out = "" if trial.held_out is None else f", {trial.held_out:.4f} on held-out rows"
     cost = f"{trial.steps} steps in {trial.wall_s:.0f} s{rate}"
-    return f"{trial.epochs} epochs at learning rate {trial.learning_rate:g}: {cost}{held_out}"
+    epochs = f"{trial.epochs} epoch{'s' * (trial.epochs > 1)}"
+    return f"{epochs} at learning rate {trial.learning_rate:g}: {cost}{held_out}"
