@@ -144,3 +144,14 @@ def test_a_text_task_is_refused_for_an_image_model(monkeypatch: pytest.MonkeyPat
 def test_a_sentence_to_draw_is_refused_for_an_image_model(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit, match=r"analysis.sentence needs a text model, got vit-4x64"):
         run_here(monkeypatch, "model=vit_tiny", "task=digits", "analysis.sentence=hello")
+
+
+def test_a_small_image_model_is_taught_converted_and_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MIMICRY_CACHE", str(tmp_path / "cache"))
+    settings = ("debug=smoke", "trainer.accelerator=cpu", f"paths.results={tmp_path / 'results'}")
+    record = run(monkeypatch, tmp_path, "model=vit_tiny", *settings)
+    assert (record.status, record.task, record.score_names()) == ("finished", "digits", ["val/top1", "val/top5"])
+    # 64 images of 17 tokens in one epoch.
+    assert record.stages[0].steps == 4
+    assert record.stages[0].tokens_per_s > 0
+    assert record.value("distilled", "analysis/kl") is not None

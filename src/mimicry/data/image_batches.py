@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from mimicry.data.batches import Rows
 from mimicry.data.image_rows import open_image
 from mimicry.data.task import ImageExample
 
@@ -44,7 +45,7 @@ class ImageEncoder:
             raise ValueError("examples must not be empty, got 0")
         return examples
 
-    def lengths(self, rows: Sequence[ImageExample]) -> list[int]:
+    def lengths(self, rows: Rows) -> list[int]:
         """As many tokens for each row."""
         return [self.tokens] * len(rows)
 
