@@ -16,7 +16,6 @@ from torch.utils.data import Subset
 
 from mimicry.data.batches import TaskBatches
 from mimicry.data.task import TaskData, draw_indices
-from mimicry.regimes.finetuned import FinetunedConversion
 from mimicry.regimes.forecast import forecast_seconds
 from mimicry.regimes.maps import AttentionMaps, attention_maps
 from mimicry.regimes.parts import Parts
@@ -49,6 +48,9 @@ class ConversionJob:
         reuse_teacher: bool,
     ) -> None:
         self.parts = parts
+        skipped = BudgetGrid(epochs=0, learning_rate=1.0, batch_size=1)
+        # A finished donor skips the first stage.
+        self.regime = replace(parts.regime, teach=skipped) if parts.checkpoint.teacher else parts.regime
         self.trainer = trainer
         self.teachers = teachers
         self.teacher_key = teacher_key
@@ -88,7 +90,6 @@ class ConversionJob:
         """Yields every state of the model as soon as it is measured."""
         parts = self.parts
         model, data, batches = self.prepare()
-        regime = self._regime()
         metrics = build_metrics(data.metrics, data.num_labels)
         trains = {"optimizer": parts.optimizer, "scheduler": parts.scheduler}
         task_module = functools.partial(TaskModule, metrics=metrics, **trains)
@@ -103,9 +104,11 @@ class ConversionJob:
             teacher_folder=self.teachers / self._key(data),
             reuse_teacher=self.reuse_teacher,
         )
-        seconds = forecast_seconds(model, regime, batches, runner.teacher_known)
+        seconds = forecast_seconds(model, self.regime, batches, runner.teacher_known)
         log.info("Expected time: about %.0f min (one batch of each stage was timed)", max(1.0, seconds / 60))
-        stages = regime.stages(model, parts.attention, task_module, functools.partial(DistillationModule, **trains))
+        stages = self.regime.stages(
+            model, parts.attention, task_module, functools.partial(DistillationModule, **trains)
+        )
         for result in runner.run(stages):
             if result.state == "teacher":
                 self.teacher = result.model
@@ -139,21 +142,14 @@ class ConversionJob:
             },
         }
 
-    def _regime(self) -> FinetunedConversion:
-        """The configured one; a finished donor skips the first stage."""
-        regime = self.parts.regime
-        if self.parts.checkpoint.teacher is None:
-            return regime
-        return replace(regime, teach=BudgetGrid(epochs=0, learning_rate=1.0, batch_size=1))
-
     def _held_out(self, rows: int) -> list[int]:
         """Positions of the training rows to choose settings on; the same for every seed and variant."""
-        regime = self._regime()
-        if not regime.chooses:
+        if not self.regime.chooses:
             return []
-        if regime.holdout_rows >= rows:
-            raise ValueError(f"regime.holdout_rows must be < the {rows} training rows, got {regime.holdout_rows}")
-        return draw_indices(rows, regime.holdout_rows)
+        holdout = self.regime.holdout_rows
+        if holdout >= rows:
+            raise ValueError(f"regime.holdout_rows must be < the {rows} training rows, got {holdout}")
+        return draw_indices(rows, holdout)
 
     def _check_teacher(self, scores: tuple[Score, ...]) -> None:
         primary = scores[0]
@@ -167,9 +163,6 @@ class ConversionJob:
         return attention_maps(self.batches, self.teacher, self.student, self.parts.analysis.sentence)
 
     def _key(self, data: TaskData) -> str:
-        regime = self._regime()
-        text = json.dumps(
-            [self.teacher_key, data.fingerprint, regime.chooses and regime.holdout_rows, torch.__version__],
-            sort_keys=True,
-        )
+        holdout = self.regime.chooses and self.regime.holdout_rows
+        text = json.dumps([self.teacher_key, data.fingerprint, holdout, torch.__version__], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

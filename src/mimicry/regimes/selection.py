@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 class Trial:
     """One candidate of a stage: its settings, what it cost and how it did on the held-out rows.
 
-    `held_out` is None where nothing was measured: there was no other candidate, or this one diverged.
+    `held_out` is None where there was no other candidate, and where this one diverged or its score has no value.
     """
 
     epochs: int
@@ -42,32 +42,39 @@ def train_best(
         All trials, in order of the candidates; one of them is chosen. A single candidate is not judged.
 
     Raises:
-        FloatingPointError: if every candidate diverged.
+        FloatingPointError: if no candidate got a score.
     """
     if len(stage.candidates) == 1:
         return (replace(fit(stage, stage.candidates[0]), chosen=True),)
-    start, best, best_weights = copy.deepcopy(stage.model.state_dict()), -math.inf, None
+    start = copy.deepcopy(stage.model.state_dict())
     trials: list[Trial] = []
-    for budget in stage.candidates:
+    best, best_score, best_weights = None, -math.inf, start
+    for index, budget in enumerate(stage.candidates):
         stage.model.load_state_dict(start)
-        try:
-            trial = fit(stage, budget)
-        except FloatingPointError as error:
-            log.warning("%s: a candidate is out: %s", stage.name, error)
-            trials.append(Trial(budget.epochs, budget.learning_rate, 0, 0.0, None, None, chosen=False))
-            last_error = error
-            continue
-        trial = replace(trial, held_out=judge(stage))
-        log.info("%s: %s", stage.name, describe(trial))
+        trial = _try(stage, budget, fit, judge)
         trials.append(trial)
-        assert trial.held_out is not None
-        if trial.held_out > best:
-            best, best_weights = trial.held_out, copy.deepcopy(stage.model.state_dict())
-    if best_weights is None:
-        raise last_error
+        if trial.held_out is not None and trial.held_out > best_score:
+            best, best_score, best_weights = index, trial.held_out, copy.deepcopy(stage.model.state_dict())
+    if best is None:
+        raise FloatingPointError(
+            f"{stage.name}: none of {len(trials)} candidates got a score; lower regime.{stage.name}.learning_rate"
+        )
     stage.model.load_state_dict(best_weights)
-    chosen = next(index for index, trial in enumerate(trials) if trial.held_out == best)
-    return tuple(replace(trial, chosen=index == chosen) for index, trial in enumerate(trials))
+    return tuple(replace(trial, chosen=index == best) for index, trial in enumerate(trials))
+
+
+def _try(stage: Stage, budget: Budget, fit: Callable[[Stage, Budget], Trial], judge: Callable[[Stage], float]) -> Trial:
+    """One candidate, judged; without a score where it diverged, or where its predictions have none."""
+    try:
+        trial = fit(stage, budget)
+    except FloatingPointError as error:
+        log.warning("%s: a candidate is out: %s", stage.name, error)
+        return Trial(budget.epochs, budget.learning_rate, 0, 0.0, None, None, chosen=False)
+    score = judge(stage)
+    # A correlation has no value where all predictions are equal.
+    trial = replace(trial, held_out=score if math.isfinite(score) else None)
+    log.info("%s: %s", stage.name, describe(trial))
+    return trial
 
 
 def describe(trial: Trial) -> str:

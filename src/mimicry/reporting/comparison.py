@@ -20,7 +20,7 @@ from mimicry.reporting.run_record import (
 from mimicry.reporting.schema import to_plain
 from mimicry.reporting.settings import settings_markdown
 from mimicry.reporting.summary import summary_tables
-from mimicry.reporting.tables import GAP, STATE_LABELS, fraction_of_teacher, markdown_table, metric_heading
+from mimicry.reporting.tables import STATE_LABELS, fraction_of_teacher, markdown_table, metric_heading
 from mimicry.reporting.variants import final_state, finished, mean_and_std, variants
 
 _log = logging.getLogger(__name__)
@@ -91,31 +91,30 @@ def comparison_markdown(records: Sequence[RunRecord], score: str | None = None) 
     final = final_state(records, primary)
     label = STATE_LABELS[final]
     heading = metric_heading(primary) if primary else "score (%)"
-    further = [f"{metric_heading(name)}, {label}" for name in names if name != primary]
-    header = ["attention", "seeds", *STATE_LABELS.values(), f"% of teacher, {label}", *further, f"KL (nats), {label}"]
+    further = [name for name in names if name != primary]
+    headings = [f"{metric_heading(name)}, {label}" for name in further]
+    header = ["attention", "seeds", *STATE_LABELS.values(), f"% of teacher, {label}", *headings, f"KL (nats), {label}"]
     lines = [[*header, "entropy (nats), teacher", f"entropy (nats), {label}"]]
     for name, runs in variants(records).items():
         done = finished(runs)
         seeds = str(len(done)) if len(done) == len(runs) else f"{len(done)} of {len(runs)}"
-        cells = _measured_cells(done, primary, final) if done else [GAP] * (len(lines[0]) - 2)
-        lines.append([name, seeds, *cells])
+        lines.append([name, seeds, *_measured_cells(done, primary, further, final)])
     title = f"**{regime} · {model} · {task}** · {heading}, mean ± standard deviation over seeds"
-    data = next((_data_line(record.data) for record in finished(records) if not record.data.get("maps_corpus")), None)
-    data = data or next((_data_line(record.data) for record in finished(records)), "Data: no run finished.")
+    # Rows whose maps saw another corpus say so themselves; the line is for what all have in common.
+    usual_first = sorted(finished(records), key=lambda record: record.data.get("maps_corpus") is not None)
+    data = next((_data_line(record.data) for record in usual_first), "Data: no run finished.")
     return f"{title}\n\n{data}\n\n{markdown_table(lines)}"
 
 
-def _measured_cells(runs: Sequence[RunRecord], primary: str, final: ModelState) -> list[str]:
+def _measured_cells(runs: Sequence[RunRecord], primary: str, further: Sequence[str], final: ModelState) -> list[str]:
     def kept(run: RunRecord) -> float | None:
         return fraction_of_teacher(run.value(final, primary), run.value("teacher", primary))
 
     scores = [mean_and_std(runs, lambda run, at=state: run.value(at, primary), 1, 100.0) for state in STATES]
-    others = [name for run in runs[:1] for name in run.score_names() if name != primary]
-    further = [mean_and_std(runs, lambda run, name=name: run.value(final, name), 1, 100.0) for name in others]
     return [
         *scores,
         mean_and_std(runs, kept, 1, 100.0),
-        *further,
+        *(mean_and_std(runs, lambda run, name=name: run.value(final, name), 1, 100.0) for name in further),
         mean_and_std(runs, lambda run: run.value(final, KL), 3),
         mean_and_std(runs, lambda run: run.value("teacher", ENTROPY), 3),
         mean_and_std(runs, lambda run: run.value(final, ENTROPY), 3),

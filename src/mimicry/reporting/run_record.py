@@ -76,7 +76,7 @@ class TrialRecord:
     """One candidate of a stage: its settings, cost, and how it did on the training rows held out for choosing.
 
     `stage` is the state it led to. `held_out` is the task's primary metric, or minus the divergence in nats where maps
-    were distilled; None when there was no other candidate, or this one diverged.
+    were distilled; None when there was no other candidate, or this one diverged or had no finite score.
     """
 
     stage: ModelState

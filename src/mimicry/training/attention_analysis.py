@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from mimicry.analysis import attention_entropy, attention_kl
 from mimicry.attention.capture import attention_layers, capture
 from mimicry.shapes import Weights
-from mimicry.training.distillation import mean_over_queries
 
 
 @dataclass(frozen=True)
@@ -68,3 +67,10 @@ def summarise_attention(
             queries += count
     kl, student_entropy, teacher_entropy = (totals / max(queries, 1)).tolist()
     return AttentionSummary(kl, student_entropy, teacher_entropy)
+
+
+def mean_over_queries(per_query: Tensor, query_mask: Tensor | None) -> Tensor:
+    """Mean of (batch, heads, queries) over the queries that are not padding."""
+    if query_mask is None:
+        return per_query.mean()
+    return per_query[query_mask[:, None, :].expand_as(per_query)].mean()

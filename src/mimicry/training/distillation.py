@@ -95,10 +95,3 @@ def _ending_at(layer: nn.Module) -> Iterator[None]:
         pass
     finally:
         handle.remove()
-
-
-def mean_over_queries(per_query: Tensor, query_mask: Tensor | None) -> Tensor:
-    """Mean of (batch, heads, queries) over the queries that are not padding."""
-    if query_mask is None:
-        return per_query.mean()
-    return per_query[query_mask[:, None, :].expand_as(per_query)].mean()

@@ -11,8 +11,8 @@ from mimicry.analysis import attention_entropy, attention_kl
 from mimicry.attention.capture import attention_layers, capture
 from mimicry.conversion.seam import ATTRIBUTE
 from mimicry.objectives import soft_cross_entropy
-from mimicry.training.attention_analysis import summarise_attention
-from mimicry.training.distillation import DistillationModule, mean_over_queries
+from mimicry.training.attention_analysis import mean_over_queries, summarise_attention
+from mimicry.training.distillation import DistillationModule
 from mimicry.training.optimization import warmup_schedule
 
 
