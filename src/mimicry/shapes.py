@@ -1,6 +1,7 @@
 """The shape vocabulary: every tensor that crosses a module boundary, named once.
 
-Axes: b batch, h heads, n queries, m keys, d head dim, e value dim, f features. Masks are True where a key may be
+Axes: b batch, h heads, n queries, m keys, d head dim, e value dim, f features,
+c chunks, t tokens of a chunk. Masks are True where a key may be
 attended to.
 """
 
@@ -13,6 +14,7 @@ Values = Float[Tensor, "b h m e"]
 Outputs = Float[Tensor, "b h n e"]
 HeadStates = Float[Tensor, "b h n d"]
 Features = Float[Tensor, "b h n f"]
+ChunkFeatures = Float[Tensor, "b h c t f"]
 QueryFeatures = Float[Tensor, "b h n f"]
 KeyFeatures = Float[Tensor, "b h m f"]
 LogKeyFeatures = Float[Tensor, "b h m f"]
@@ -27,3 +29,5 @@ KeyMask = Bool[Tensor, "b m"]
 QueryMask = Bool[Tensor, "b n"]
 HeadMatrix = Float[Tensor, "#h f d"]
 Scalar = Float[Tensor, ""]
+KVState = Float[Tensor, "b h f e"]
+KeyState = Float[Tensor, "b h f"]

@@ -3,5 +3,6 @@
 from mimicry.attention.base import Attention, AttentionDims
 from mimicry.attention.linear import LinearAttention
 from mimicry.attention.softmax import SoftmaxAttention
+from mimicry.attention.state import LinearState
 
-__all__ = ["Attention", "AttentionDims", "LinearAttention", "SoftmaxAttention"]
+__all__ = ["Attention", "AttentionDims", "LinearAttention", "LinearState", "SoftmaxAttention"]

@@ -61,17 +61,28 @@ class Attention(nn.Module, ABC):
         weights = self.weights(q, k, key_mask)
         return weights.clamp(min=torch.finfo(weights.dtype).tiny).log()
 
-    def check(self, q: Tensor, k: Tensor, key_mask: Tensor | None) -> None:
-        """Raises ValueError unless heads, widths, lengths and mask fit this layer."""
+    def check(self, q: Tensor, k: Tensor, key_mask: Tensor | None, v: Tensor | None = None) -> None:
+        """Raises ValueError unless ranks, sizes, dtypes, devices and the mask fit this layer and one another."""
         expected = (self.dims.num_heads, self.dims.head_dim)
         for name, x in (("q", q), ("k", k)):
             if x.ndim != 4 or (x.shape[1], x.shape[3]) != expected:
                 raise ValueError(f"{name} must be (batch, {expected[0]}, tokens, {expected[1]}), got {tuple(x.shape)}")
+        if q.shape[0] != k.shape[0]:
+            raise ValueError(f"q must have the batch size of k ({k.shape[0]}), got {q.shape[0]}")
+        if v is not None and (v.ndim != 4 or v.shape[:3] != k.shape[:3]):
+            raise ValueError(f"v must be {tuple(k.shape[:3])} and a width, as k is, got {tuple(v.shape)}")
+        for name, other in (("k", k), ("v", v)):
+            if other is not None and (other.dtype, other.device) != (q.dtype, q.device):
+                raise ValueError(f"{name} must be {q.dtype} on {q.device} as q, got {other.dtype} on {other.device}")
+        if not q.dtype.is_floating_point:
+            raise ValueError(f"q must be of a floating-point dtype, got {q.dtype}")
         if self.dims.causal and q.shape[2] > k.shape[2]:
             raise ValueError(f"q must have at most as many tokens as k ({k.shape[2]}) when causal, got {q.shape[2]}")
         tokens = (k.shape[0], k.shape[2])
         if key_mask is not None and (key_mask.dtype != torch.bool or key_mask.shape != tokens):
             raise ValueError(f"key_mask must be bool of shape {tokens}, got {key_mask.dtype} {tuple(key_mask.shape)}")
+        if key_mask is not None and key_mask.device != k.device:
+            raise ValueError(f"key_mask must be on {k.device} as k is, got {key_mask.device}")
         if self.max_length is not None and k.shape[2] > self.max_length:
             raise ValueError(f"sequence length must be <= max_length = {self.max_length}, got {k.shape[2]}")
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mimicry.attention.features import COMMON_RANGE, finite
 from mimicry.shapes import KeyFeatures, LogKeyFeatures, Outputs, PerFeature, QueryFeatures, RowScores, Values, Weights
 
 # Tokens per chunk; inside, scores of all pairs are formed.
 CHUNK = 64
-# Exponents closer than this share one shift: exp(60) and its inverse are far inside float32's range.
-COMMON_RANGE = 60.0
 
 
 def normalise(numerator: Outputs, denominator: RowScores, eps: float) -> Outputs:
@@ -110,11 +109,6 @@ def _running_max(log_k: LogKeyFeatures, before: PerFeature | None) -> PerFeature
     batch, heads, _, features = log_k.shape
     start = log_k.new_full((batch, heads, 1, features), -torch.inf) if before is None else before
     return torch.cat([start, log_k.detach()], dim=2).amax(dim=2, keepdim=True)
-
-
-def finite(shift: Tensor) -> Tensor:
-    """The shift, with 0 for -inf: subtracting -inf from -inf would be NaN."""
-    return shift.masked_fill(shift.isneginf(), 0.0)
 
 
 def _chunks(rows: int, past: int) -> Iterator[tuple[slice, slice]]:

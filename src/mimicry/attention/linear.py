@@ -5,9 +5,22 @@ from collections.abc import Callable
 
 import torch
 
+from mimicry.attention.backend import Backend, announce, check_backend, choose
 from mimicry.attention.base import Attention, AttentionDims
-from mimicry.attention.causal import causal_log_outputs, causal_log_scores, causal_outputs, finite, normalise
+from mimicry.attention.causal import causal_log_outputs, causal_log_scores, causal_outputs, normalise
 from mimicry.attention.feature_maps.base import FeatureMap, KernelFeatureMap, LogFeatureMap
+from mimicry.attention.features import (
+    BlockFeatures,
+    finite,
+    first_exponents,
+    is_exponential,
+    largest_exponents,
+    needs_shift,
+    one_shift_serves,
+)
+from mimicry.attention.recurrent import initial_state, resume
+from mimicry.attention.state import LinearState
+from mimicry.attention.streaming import streaming_attention
 from mimicry.shapes import (
     KeyFeatures,
     KeyMask,
@@ -26,16 +39,21 @@ from mimicry.shapes import (
 class LinearAttention(Attention):
     """a_ij = phi(q_i) . phi(k_j) / sum_m phi(q_i) . phi(k_m); y_i = sum_j a_ij v_j. Source: arXiv 2402.04347, Eq. 2.
 
-    Features and sums are computed in float32 (float64 for float64 inputs). Maps given by their logarithm are evaluated
-    as exp(log phi - shift) with one shift per feature common to all keys, and one per query: both cancel exactly in
-    a_ij, so gradients need not flow through them, and no projection is too large for exp. Causal attention takes the
-    shift over visible keys only (see `causal.py`). Maps with a closed-form kernel form no features on short sequences.
+    Four forms give the same outputs: over all pairs (`weights`, backend "reference"), over blocks of tokens
+    ("chunked", bidirectional or causal), and token by token (`resume`). Features, sums and states are in float32
+    (float64 for float64 inputs). Where plain exponentials might leave float32's range, they are evaluated as
+    exp(log phi - shift) with one shift per feature common to all keys, and one per query: both cancel exactly in a_ij,
+    so gradients need not flow through them, and no projection is too large for exp.
 
     Args:
         dims: sizes of the layer.
         feature_map: builds one map from `dims`; keys get their own copy of what it builds.
         tie_maps: use one and the same map for queries and keys (an ablation).
         eps: floor of the normaliser, > 0; far below what any row with a visible key sums to.
+        backend: which form `forward` runs; "auto" takes the cheapest for lengths and device. The choice is logged.
+
+    Raises:
+        ValueError: if eps is not positive, or the backend is unknown or not available.
     """
 
     def __init__(
@@ -44,6 +62,7 @@ class LinearAttention(Attention):
         feature_map: Callable[..., FeatureMap],
         tie_maps: bool = False,
         eps: float = 1.0e-30,
+        backend: Backend = "auto",
     ) -> None:
         super().__init__(dims)
         if eps <= 0:
@@ -52,30 +71,21 @@ class LinearAttention(Attention):
         # A copy, not a second build: maps with random rows must share them between queries and keys.
         self.key_map = self.query_map if tie_maps else copy.deepcopy(self.query_map)
         self.eps = eps
+        check_backend(backend)
+        self.backend = backend
 
     @property
     def max_length(self) -> int | None:
         return self.query_map.max_length
 
     def forward(self, q: Queries, k: Keys, v: Values, key_mask: KeyMask | None = None) -> Outputs:
-        self.check(q, k, key_mask)
+        self.check(q, k, key_mask, v)
+        form = choose(self.backend, self.query_map, q, k, self.dims.causal)
         with torch.autocast(q.device.type, enabled=False):
-            if self._pairs_are_cheaper(q.shape[2], k.shape[2]):
+            if form == "reference":
                 scores = self._scores(q, k, key_mask)
-                numerator = torch.einsum("bhnm,bhme->bhne", scores, v.to(scores.dtype))
-                return normalise(numerator, scores.sum(dim=-1), self.eps).to(v.dtype)
-            phi_q, phi_k, logarithmic = self._features(q, k, key_mask)
-            values = v.to(phi_k.dtype)
-            if self.dims.causal:
-                attend = causal_log_outputs if logarithmic else causal_outputs
-                return attend(phi_q, phi_k, values, self.eps).to(v.dtype)
-            if logarithmic:
-                phi_q, phi_k = _shifted(phi_q, phi_k)
-            # O(n): all keys are summed into one state that every query reads.
-            kv_state = torch.einsum("bhmf,bhme->bhfe", phi_k, values)
-            numerator = torch.einsum("bhnf,bhfe->bhne", phi_q, kv_state)
-            denominator = torch.einsum("bhnf,bhf->bhn", phi_q, phi_k.sum(dim=2))
-            return normalise(numerator, denominator, self.eps).to(v.dtype)
+                return normalise(scores @ v.to(scores.dtype), scores.sum(dim=-1), self.eps).to(v.dtype)
+            return self._chunked(q, k, v, key_mask)
 
     def weights(self, q: Queries, k: Keys, key_mask: KeyMask | None = None) -> Weights:
         self.check(q, k, key_mask)
@@ -91,12 +101,52 @@ class LinearAttention(Attention):
             normaliser = scores.sum(dim=-1, keepdim=True).clamp(min=self.eps)
             return (scores + torch.finfo(scores.dtype).tiny).log() + normaliser.reciprocal().log()
 
-    def _pairs_are_cheaper(self, queries: int, keys: int) -> bool:
-        """Whether forming the scores of all pairs takes less work, and no more memory, than the features."""
-        # Multiply-adds per head: 2 n m d for scores and outputs, against (n + m) f d to write and read the state; with
-        # n = m that is up to f tokens. Scores hold n m numbers, features (n + m) f.
-        has_kernel = isinstance(self.query_map, KernelFeatureMap)
-        return has_kernel and 2 * queries * keys <= (queries + keys) * self.query_map.feature_dim
+    def resume(
+        self, q: Queries, k: Keys, v: Values, state: LinearState | None = None, key_mask: KeyMask | None = None
+    ) -> tuple[Outputs, LinearState]:
+        """Causal outputs of the tokens that follow those summed in `state`, and the state after them; no gradients.
+
+        Any number of tokens: a whole prompt, a piece of one, or one at a time; the outputs are those of `forward` over
+        all tokens at once. The state is float32 (float64 for float64 inputs) and never changes in size.
+
+        Args:
+            q: queries of the new tokens.
+            k: keys of the new tokens.
+            v: values of the new tokens.
+            state: what `resume` returned for the tokens before; None at the start.
+            key_mask: over the new tokens.
+
+        Raises:
+            ValueError: if the layer is not causal, or the state is that of another layer or batch.
+        """
+        self.check(q, k, key_mask, v)
+        if not self.dims.causal:
+            raise ValueError("resume needs dims.causal = True: bidirectional queries see keys still to come")
+        return resume(self.query_map, self.key_map, self.eps, q, k, v, state, key_mask)
+
+    def initial_state(self, v: Values) -> LinearState:
+        """The state before any token, for values like `v`."""
+        return initial_state(self.key_map, v)
+
+    def _chunked(self, q: Queries, k: Keys, v: Values, key_mask: KeyMask | None) -> Outputs:
+        shift, causal = None, self.dims.causal
+        dtype = torch.promote_types(q.dtype, torch.float32)
+        if causal and q.shape[2] != k.shape[2]:
+            return self._pairs_inside_chunks(q, k, v, key_mask)
+        if is_exponential(self.query_map, self.key_map) and needs_shift(self.query_map, self.key_map, q, k):
+            assert isinstance(self.key_map, LogFeatureMap)
+            shift = largest_exponents(self.key_map, k, key_mask)
+            if causal and not one_shift_serves(shift, first_exponents(self.key_map, k, key_mask)):
+                announce("%s: keys grow by more than e^60 along the sequence; shifts follow each chunk", self.query_map)
+                return self._pairs_inside_chunks(q, k, v, key_mask)
+        features = BlockFeatures(self.query_map, self.key_map, shift, dtype)
+        return streaming_attention(features, q, k, v, key_mask, causal, self.eps)
+
+    def _pairs_inside_chunks(self, q: Queries, k: Keys, v: Values, key_mask: KeyMask | None) -> Outputs:
+        """Causal outputs for any growth of exponents and any number of earlier keys, through plain autograd."""
+        phi_q, phi_k, logarithmic = self._features(q, k, key_mask)
+        attend = causal_log_outputs if logarithmic else causal_outputs
+        return attend(phi_q, phi_k, v.to(phi_k.dtype), self.eps).to(v.dtype)
 
     def _scores(self, q: Queries, k: Keys, key_mask: KeyMask | None) -> Scores:
         """Products of the features of all pairs, each row up to a factor of its own; 0 for keys out of sight."""

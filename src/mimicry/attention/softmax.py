@@ -14,7 +14,7 @@ class SoftmaxAttention(Attention):
     """
 
     def forward(self, q: Queries, k: Keys, v: Values, key_mask: KeyMask | None = None) -> Outputs:
-        self.check(q, k, key_mask)
+        self.check(q, k, key_mask, v)
         if key_mask is None and (not self.dims.causal or q.shape[2] == k.shape[2]):
             return F.scaled_dot_product_attention(q, k, v, is_causal=self.dims.causal)
         visible = self.visible(q, k, key_mask)

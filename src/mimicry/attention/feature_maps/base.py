@@ -2,9 +2,11 @@
 
 from abc import ABC, abstractmethod
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from mimicry.shapes import Features, HeadStates, Keys, Queries, Scores
+from mimicry.attention.scratch import Scratch
+from mimicry.shapes import ChunkFeatures, Features, HeadStates, Keys, Queries, Scores
 
 
 class FeatureMap(nn.Module, ABC):
@@ -25,10 +27,30 @@ class FeatureMap(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: HeadStates, start: int = 0) -> Features:
-        """Features of `x`; `start` is the position of its first token (only positional maps look at it)."""
+        """Features of `x`, a new tensor; `start` is the position of its first token (only positional maps use it)."""
+
+    def write_chunks(self, x: HeadStates, start: int, out: ChunkFeatures, memory: Scratch) -> None:
+        """`forward` without gradients, written to `out`: the tokens of `x` split into chunks, in any memory order."""
+        out.copy_(self(x, start).unflatten(2, out.shape[2:4]))
+
+    def pull_back(
+        self, x: HeadStates, start: int, phi: ChunkFeatures, grad: ChunkFeatures, memory: Scratch
+    ) -> tuple[HeadStates, dict[str, Tensor]]:
+        """Gradients of `x` and of the named parameters, given `write_chunks`'s output and its gradient (lost)."""
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            return pulled_back(self, self(leaf, start), leaf, grad.flatten(2, 3))
 
     def before_step(self, step: int) -> None:
         """Called once before training step `step`; maps that redraw randomness over training do it here."""
+
+
+def pulled_back(feature_map: nn.Module, y: Tensor, leaf: Tensor, grad: Tensor) -> tuple[HeadStates, dict[str, Tensor]]:
+    """Gradients of `leaf` and of the map's trained parameters through the graph that ends in `y`."""
+    learnt = {name: p for name, p in feature_map.named_parameters() if p.requires_grad}
+    mine, *others = torch.autograd.grad(y, (leaf, *learnt.values()), grad, allow_unused=True)
+    found = {name: other for name, other in zip(learnt, others, strict=True) if other is not None}
+    return torch.zeros_like(leaf) if mine is None else mine, found
 
 
 class LogFeatureMap(FeatureMap):
@@ -41,6 +63,10 @@ class LogFeatureMap(FeatureMap):
     @abstractmethod
     def log_features(self, x: HeadStates, start: int = 0) -> Features:
         """Log phi(x), any sign."""
+
+    @abstractmethod
+    def log_bound(self, x: HeadStates) -> Tensor:
+        """One number no |log phi| of these tokens exceeds, found without forming features; NaN if `x` has one."""
 
     def forward(self, x: HeadStates, start: int = 0) -> Features:
         return self.log_features(x, start).exp()

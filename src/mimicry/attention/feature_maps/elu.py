@@ -1,6 +1,7 @@
 """The 1 + ELU map of the first linear Transformers."""
 
 import torch
+from torch import Tensor
 
 from mimicry.attention.base import AttentionDims
 from mimicry.attention.feature_maps.base import LogFeatureMap
@@ -15,3 +16,7 @@ class EluFeatureMap(LogFeatureMap):
 
     def log_features(self, x: HeadStates, start: int = 0) -> Features:
         return torch.where(x > 0, x.clamp(min=0).log1p(), x)
+
+    def log_bound(self, x: HeadStates) -> Tensor:
+        # log(1 + x) <= x for x > 0, and the logarithm is x itself below.
+        return x.abs().amax()

@@ -1,5 +1,7 @@
 """The fixed exponential map: spiky but not monotone, the paper's deliberate control."""
 
+from torch import Tensor
+
 from mimicry.attention.base import AttentionDims
 from mimicry.attention.feature_maps.base import LogFeatureMap
 from mimicry.shapes import Features, HeadStates
@@ -21,3 +23,6 @@ class ExponentialFeatureMap(LogFeatureMap):
 
     def log_features(self, x: HeadStates, start: int = 0) -> Features:
         return self.temperature * x
+
+    def log_bound(self, x: HeadStates) -> Tensor:
+        return self.temperature * x.abs().amax()

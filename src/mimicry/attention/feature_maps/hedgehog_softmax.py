@@ -1,6 +1,9 @@
 """Hedgehog with each half normalised over its features, the form later code by the same authors uses."""
 
+import math
+
 import torch
+from torch import Tensor
 
 from mimicry.attention.base import AttentionDims
 from mimicry.attention.feature_maps.base import LogFeatureMap
@@ -33,3 +36,7 @@ class HedgehogSoftmaxFeatureMap(LogFeatureMap):
     def log_features(self, x: HeadStates, start: int = 0) -> Features:
         u = self.projection(x)
         return torch.cat([u.log_softmax(dim=-1), (-u).log_softmax(dim=-1)], dim=-1)
+
+    def log_bound(self, x: HeadStates) -> Tensor:
+        # log softmax is at most 0, and at least (smallest - largest) - log(number of features).
+        return 2 * self.projection.bound(x) + math.log(self.projection.num_features)

@@ -81,3 +81,8 @@ class PerformerFeatureMap(LogFeatureMap):
         y = x * self.head_dim**-0.25
         log = torch.einsum("bhnd,fd->bhnf", y, self.rows.to(y.dtype)) - 0.5 * math.log(self.feature_dim)
         return log - 0.5 * y.square().sum(dim=-1, keepdim=True) if self.norm_factor else log
+
+    def log_bound(self, x: HeadStates) -> Tensor:
+        norm = self.head_dim**-0.25 * torch.linalg.vector_norm(x, dim=-1).amax()
+        largest = norm * torch.linalg.vector_norm(self.rows, dim=-1).amax().to(x.dtype)
+        return largest + 0.5 * math.log(self.feature_dim) + (0.5 * norm.square() if self.norm_factor else 0.0)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from mimicry.attention.base import AttentionDims
-from mimicry.shapes import Features, HeadStates
+from mimicry.shapes import Features, HeadMatrix, HeadStates
 
 
 class HeadProjection(nn.Module):
@@ -52,10 +52,40 @@ class HeadProjection(nn.Module):
         self.bias: Tensor | None = nn.Parameter(torch.zeros(heads, 1, self.num_features)) if bias else None
         self.input_scale = width**-0.25 if scale_inputs else 1.0
 
-    def forward(self, x: HeadStates) -> Features:
-        weight = self.weight.to(x.dtype).expand(x.shape[1], -1, -1)
-        u = torch.einsum("bhnd,hfd->bhnf", x * self.input_scale, weight)
-        return u if self.bias is None else u + self.bias.to(x.dtype)
+    def forward(self, x: HeadStates, factor: float = 1.0) -> Features:
+        """`factor` times the projection, at no cost per token."""
+        u = torch.matmul(x, self._weight(x, factor).mT)
+        return u if self.bias is None else u.add_(self.bias.to(x.dtype) * factor)
+
+    def bound(self, x: HeadStates) -> Tensor:
+        """One number no |W x + b| of these tokens exceeds: |W_f| |x| + |b_f|, largest over heads, tokens and rows."""
+        norms = torch.linalg.vector_norm(x, dim=-1).amax(dim=(0, 2)) * self.input_scale
+        largest = norms * torch.linalg.vector_norm(self.weight, dim=-1).amax(dim=-1).to(x.dtype)
+        return largest.amax() if self.bias is None else largest.amax() + self.bias.abs().amax().to(x.dtype)
+
+    def write(self, x: HeadStates, factor: float, out: Features) -> Features:
+        """`forward` without gradients, written to `out`."""
+        weight = self._weight(x, factor).mT
+        # A batch of one needs no copy of the matrices.
+        several = weight if x.shape[0] == 1 else weight.repeat(x.shape[0], 1, 1)
+        torch.bmm(x.flatten(0, 1), several, out=out.flatten(0, 1))
+        return out if self.bias is None else out.add_(self.bias.to(x.dtype) * factor)
+
+    def pull_back(self, x: HeadStates, of_u: Features) -> tuple[HeadStates, dict[str, Tensor]]:
+        """Gradients of `x` and of weight and bias, given that of the projection."""
+        weight = self._weight(x, 1.0)
+        grad, rows = torch.matmul(of_u, weight), (of_u.flatten(0, 1), x.flatten(0, 1))
+        found = {}
+        if self.weight.requires_grad:
+            per_row = torch.bmm(rows[0].mT, rows[1]).unflatten(0, x.shape[:2]).sum(dim=0) * self.input_scale
+            found["projection.weight"] = per_row.sum_to_size(self.weight.shape)
+        if self.bias is not None and self.bias.requires_grad:
+            found["projection.bias"] = of_u.sum(dim=2).sum(dim=0)[:, None].sum_to_size(self.bias.shape)
+        return grad, found
+
+    def _weight(self, x: HeadStates, factor: float) -> HeadMatrix:
+        """The matrix of every head, in the dtype of `x`, with all scales in it."""
+        return (self.weight.to(x.dtype) * (factor * self.input_scale)).expand(x.shape[1], -1, -1)
 
 
 def _identity_then_orthogonal_(weight: Tensor) -> None:

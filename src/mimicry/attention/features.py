@@ -1,0 +1,136 @@
+"""Features of queries and keys block by block, with exponents shifted so that none overflows and no weight changes."""
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from mimicry.attention.feature_maps.base import FeatureMap, LogFeatureMap, pulled_back
+from mimicry.attention.scratch import Scratch
+from mimicry.shapes import ChunkFeatures, HeadStates, KeyMask, Keys, PerFeature, Queries
+
+# Up to this |exponent| of queries and keys plain features serve: products and sums stay within float32's e^-87 .. e^88,
+# and rows sum to more than the default eps, e^-69.
+PLAIN_RANGE = 30.0
+# A key may be this far below the largest exponent of its feature when one shift serves all causal rows.
+COMMON_RANGE = 60.0
+# Tokens per block when only maxima are wanted.
+BLOCK = 1024
+
+
+@dataclass(frozen=True)
+class BlockFeatures:
+    """How blocks of tokens of one layer become features.
+
+    With a shift m per feature, keys give exp(log phi(k) - m) and queries exp(log phi(q) + m - r), r their own largest
+    exponent. Both factors cancel in the normalised weights, so they are constants to autograd.
+
+    Args:
+        query_map, key_map: the maps of the layer.
+        shift: m, or None for the maps as they are.
+        dtype: of the features, float32 or float64.
+    """
+
+    query_map: FeatureMap
+    key_map: FeatureMap
+    shift: PerFeature | None
+    dtype: torch.dtype
+
+    def rows(self, batch: slice) -> "BlockFeatures":
+        """The same for some rows of the batch."""
+        return self if self.shift is None else replace(self, shift=self.shift[batch])
+
+    def write_queries(self, q: Queries, start: int, out: ChunkFeatures, memory: Scratch) -> None:
+        """Writes the features of queries, the first of them at position `start`; no gradients."""
+        if self.shift is None:
+            self.query_map.write_chunks(q, start, out, memory)
+            return
+        assert isinstance(self.query_map, LogFeatureMap)
+        log = self.query_map.log_features(q, start).add_(finite(self.shift))
+        torch.exp(log.sub_(log.amax(dim=-1, keepdim=True)).unflatten(2, out.shape[2:4]), out=out)
+
+    def write_keys(self, k: Keys, start: int, key_mask: KeyMask | None, out: ChunkFeatures, memory: Scratch) -> None:
+        """The same of keys, 0 where masked."""
+        if self.shift is None:
+            self.key_map.write_chunks(k, start, out, memory)
+        else:
+            assert isinstance(self.key_map, LogFeatureMap)
+            log = self.key_map.log_features(k, start).sub_(finite(self.shift))
+            torch.exp(log.unflatten(2, out.shape[2:4]), out=out)
+        if key_mask is not None:
+            out.masked_fill_(~key_mask.unflatten(1, out.shape[2:4])[:, None, :, :, None], 0.0)
+
+    def pull_back(
+        self,
+        feature_map: FeatureMap,
+        x: HeadStates,
+        start: int,
+        phi: ChunkFeatures,
+        grad: ChunkFeatures,
+        memory: Scratch,
+    ) -> tuple[HeadStates, dict[str, Tensor]]:
+        """Gradients of tokens and of the map's parameters, given their features and the gradient of these (lost).
+
+        Shifts are constants: d phi = phi d log phi with them or without.
+        """
+        if self.shift is None:
+            return feature_map.pull_back(x, start, phi, grad, memory)
+        assert isinstance(feature_map, LogFeatureMap)
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            return pulled_back(feature_map, feature_map.log_features(leaf, start), leaf, grad.mul_(phi).flatten(2, 3))
+
+
+def is_exponential(query_map: FeatureMap, key_map: FeatureMap) -> bool:
+    """Whether exponents can be shifted at all."""
+    return isinstance(query_map, LogFeatureMap) and isinstance(key_map, LogFeatureMap)
+
+
+def needs_shift(query_map: FeatureMap, key_map: FeatureMap, q: Queries, k: Keys) -> bool:
+    """Whether plain features of these queries and keys might leave float32's range; True for NaN."""
+    if not isinstance(query_map, LogFeatureMap) or not isinstance(key_map, LogFeatureMap):
+        return False
+    if q.numel() == 0 or k.numel() == 0:
+        return False
+    with torch.no_grad():
+        bound = torch.maximum(query_map.log_bound(q), key_map.log_bound(k))
+    return not bool(bound <= PLAIN_RANGE)
+
+
+@torch.no_grad()
+def largest_exponents(key_map: LogFeatureMap, k: Keys, key_mask: KeyMask | None, start: int = 0) -> PerFeature:
+    """Per feature, the largest exponent over all visible keys; -inf where there is none."""
+    largest = k.new_full((*k.shape[:2], 1, key_map.feature_dim), -torch.inf, dtype=_at_least_float32(k))
+    for first in range(0, k.shape[2], BLOCK):
+        tokens = slice(first, first + BLOCK)
+        log = key_map.log_features(k[:, :, tokens].to(largest.dtype), start + first)
+        if key_mask is not None:
+            log = log.masked_fill(~key_mask[:, None, tokens, None], -torch.inf)
+        largest = torch.maximum(largest, log.amax(dim=2, keepdim=True))
+    return largest
+
+
+@torch.no_grad()
+def first_exponents(key_map: LogFeatureMap, k: Keys, key_mask: KeyMask | None, start: int = 0) -> PerFeature:
+    """Exponents of each row's first visible key; -inf where there is none."""
+    if key_mask is None:
+        return key_map.log_features(k[:, :, :1].to(_at_least_float32(k)), start)
+    first = key_mask.int().argmax(dim=1)
+    # Positional maps are no exponentials so far, so the position given here is the block's.
+    chosen = k.gather(2, first[:, None, None, None].expand(-1, k.shape[1], 1, k.shape[3]))
+    log = key_map.log_features(chosen.to(_at_least_float32(k)), start)
+    return log.masked_fill(~key_mask.any(dim=1)[:, None, None, None], -torch.inf)
+
+
+def one_shift_serves(shift: PerFeature, first: PerFeature) -> bool:
+    """Whether one shift serves causal rows: no feature grows by more than COMMON_RANGE after its first key."""
+    return bool(((shift - finite(first)) <= COMMON_RANGE).all())
+
+
+def finite(shift: Tensor) -> Tensor:
+    """The shift, with 0 for -inf: subtracting -inf from -inf would be NaN."""
+    return shift.masked_fill(shift.isneginf(), 0.0)
+
+
+def _at_least_float32(x: HeadStates) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
