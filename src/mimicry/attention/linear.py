@@ -6,7 +6,14 @@ from collections.abc import Callable
 import torch
 
 from mimicry.attention.base import Attention, AttentionDims
-from mimicry.attention.causal import causal_log_outputs, causal_log_scores, causal_outputs, finite, normalise
+from mimicry.attention.causal import (
+    COMMON_RANGE,
+    causal_log_outputs,
+    causal_log_scores,
+    causal_outputs,
+    finite,
+    normalise,
+)
 from mimicry.attention.feature_maps.base import FeatureMap, KernelFeatureMap, LogFeatureMap
 from mimicry.shapes import (
     KeyFeatures,
@@ -91,6 +98,26 @@ class LinearAttention(Attention):
             normaliser = scores.sum(dim=-1, keepdim=True).clamp(min=self.eps)
             return (scores + torch.finfo(scores.dtype).tiny).log() + normaliser.reciprocal().log()
 
+    def features(
+        self, q: Queries, k: Keys, key_mask: KeyMask | None = None
+    ) -> tuple[QueryFeatures, KeyFeatures] | None:
+        """Features whose products are proportional to each row of weights, for sums over keys out of our hands.
+
+        Causality is left to who sums. Exponentials have one shift per feature for all keys, so that none exceeds 1.
+
+        Returns:
+            Features of the queries, and of the keys, where masked ones have zeros. None if attention is causal and
+            exponents of later keys exceed those the first query sees by so much that its scores might underflow.
+        """
+        self.check(q, k, key_mask)
+        with torch.autocast(q.device.type, enabled=False):
+            phi_q, phi_k, logarithmic = self._features(q, k, key_mask)
+            if not logarithmic:
+                return phi_q, phi_k
+            if self.dims.causal and not _first_row_in_range(phi_k, k.shape[2] - q.shape[2], key_mask):
+                return None
+            return _shifted(phi_q, phi_k)
+
     def _pairs_are_cheaper(self, queries: int, keys: int) -> bool:
         """Whether forming the scores of all pairs takes less work, and no more memory, than the features."""
         # Multiply-adds per head: 2 n m d for scores and outputs, against (n + m) f d to write and read the state; with
@@ -135,3 +162,25 @@ def _shifted(log_q: QueryFeatures, log_k: LogKeyFeatures) -> tuple[QueryFeatures
     shift = finite(log_k.detach().amax(dim=2, keepdim=True))
     log_q = log_q + shift
     return (log_q - log_q.detach().amax(dim=-1, keepdim=True)).exp(), (log_k - shift).exp()
+
+
+def _first_row_in_range(log_k: LogKeyFeatures, past: int, key_mask: KeyMask | None) -> bool:
+    """Whether no key exceeds, in any feature, what the first query that sees keys sees by more than COMMON_RANGE.
+
+    That query sees the fewest keys; the first `past` + 1, or where these are masked, the first that is not. In range,
+    its scores sum to exp(-COMMON_RANGE) or more, and those of exp(-27) of that are normal float32 still.
+    """
+    if log_k.numel() == 0:
+        return True
+    log_k = log_k.detach()
+    if key_mask is None:
+        seen = log_k[:, :, : past + 1]
+    else:
+        # argmax gives the first of equals.
+        newest = key_mask.int().argmax(dim=1).clamp(min=past)
+        unseen = torch.arange(log_k.shape[2], device=log_k.device) > newest[:, None]
+        seen = log_k.masked_fill(unseen[:, None, :, None], -torch.inf)
+    most = seen.amax(dim=2)
+    # Examples without any visible key have -inf on both sides.
+    ahead = (log_k.amax(dim=2) - most).masked_fill(most.isneginf(), 0.0)
+    return bool((ahead <= COMMON_RANGE).all())
