@@ -1,7 +1,7 @@
 """The shape vocabulary: every tensor that crosses a module boundary, named once.
 
-Axes: b batch, h heads, n queries, m keys, d head dim, e value dim, f features,
-c chunks, t tokens of a chunk. Masks are True where a key may be
+Axes: b batch, h heads, n queries, m keys, d head dim, e value dim, f features, c chunks, l tokens of a chunk; t and s
+heads of the teacher's and the student's keys, where groups of query heads share them. Masks are True where a key may be
 attended to.
 """
 
@@ -14,9 +14,11 @@ Values = Float[Tensor, "b h m e"]
 Outputs = Float[Tensor, "b h n e"]
 HeadStates = Float[Tensor, "b h n d"]
 Features = Float[Tensor, "b h n f"]
-ChunkFeatures = Float[Tensor, "b h c t f"]
+ChunkFeatures = Float[Tensor, "b h c l f"]
 QueryFeatures = Float[Tensor, "b h n f"]
 KeyFeatures = Float[Tensor, "b h m f"]
+GroupedKeys = Float[Tensor, "b t m d"]
+GroupedKeyFeatures = Float[Tensor, "b s m f"]
 LogKeyFeatures = Float[Tensor, "b h m f"]
 PerFeature = Float[Tensor, "b h 1 f"]
 RowScores = Float[Tensor, "b h n"]

@@ -7,7 +7,17 @@ from torch import Tensor
 
 from mimicry.attention.feature_maps.base import FeatureMap, LogFeatureMap, pulled_back
 from mimicry.attention.scratch import Scratch
-from mimicry.shapes import ChunkFeatures, HeadStates, KeyMask, Keys, PerFeature, Queries
+from mimicry.shapes import (
+    ChunkFeatures,
+    HeadStates,
+    KeyFeatures,
+    KeyMask,
+    Keys,
+    LogKeyFeatures,
+    PerFeature,
+    Queries,
+    QueryFeatures,
+)
 
 # Up to this |exponent| of queries and keys plain features serve: products and sums stay within float32's e^-87 .. e^88,
 # and rows sum to more than the default eps, e^-69.
@@ -125,6 +135,37 @@ def first_exponents(key_map: LogFeatureMap, k: Keys, key_mask: KeyMask | None, s
 def one_shift_serves(shift: PerFeature, first: PerFeature) -> bool:
     """Whether one shift serves causal rows: no feature grows by more than COMMON_RANGE after its first key."""
     return bool(((shift - finite(first)) <= COMMON_RANGE).all())
+
+
+def shifted(log_q: QueryFeatures, log_k: LogKeyFeatures) -> tuple[QueryFeatures, KeyFeatures]:
+    """Features from log-features, up to factors that cancel in bidirectional weights; none exceeds 1."""
+    if log_k.shape[2] == 0:
+        return log_q.exp(), log_k.exp()
+    shift = finite(log_k.detach().amax(dim=2, keepdim=True))
+    log_q = log_q + shift
+    return (log_q - log_q.detach().amax(dim=-1, keepdim=True)).exp(), (log_k - shift).exp()
+
+
+def first_row_in_range(log_k: LogKeyFeatures, past: int, key_mask: KeyMask | None) -> bool:
+    """Whether no key exceeds, in any feature, what the first query that sees keys sees by more than COMMON_RANGE.
+
+    That query sees the fewest keys; the first `past` + 1, or where these are masked, the first that is not. In range,
+    its scores sum to exp(-COMMON_RANGE) or more, and those of exp(-27) of that are normal float32 still.
+    """
+    if log_k.numel() == 0:
+        return True
+    log_k = log_k.detach()
+    if key_mask is None:
+        seen = log_k[:, :, : past + 1]
+    else:
+        # argmax gives the first of equals.
+        newest = key_mask.int().argmax(dim=1).clamp(min=past)
+        unseen = torch.arange(log_k.shape[2], device=log_k.device) > newest[:, None]
+        seen = log_k.masked_fill(unseen[:, None, :, None], -torch.inf)
+    most = seen.amax(dim=2)
+    # Examples without any visible key have -inf on both sides.
+    ahead = (log_k.amax(dim=2) - most).masked_fill(most.isneginf(), 0.0)
+    return bool((ahead <= COMMON_RANGE).all())
 
 
 def finite(shift: Tensor) -> Tensor:

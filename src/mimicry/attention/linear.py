@@ -11,12 +11,13 @@ from mimicry.attention.causal import causal_log_outputs, causal_log_scores, caus
 from mimicry.attention.feature_maps.base import FeatureMap, KernelFeatureMap, LogFeatureMap
 from mimicry.attention.features import (
     BlockFeatures,
-    finite,
     first_exponents,
+    first_row_in_range,
     is_exponential,
     largest_exponents,
     needs_shift,
     one_shift_serves,
+    shifted,
 )
 from mimicry.attention.recurrent import initial_state, resume
 from mimicry.attention.state import LinearState
@@ -25,7 +26,6 @@ from mimicry.shapes import (
     KeyFeatures,
     KeyMask,
     Keys,
-    LogKeyFeatures,
     LogWeights,
     Outputs,
     Queries,
@@ -101,6 +101,26 @@ class LinearAttention(Attention):
             normaliser = scores.sum(dim=-1, keepdim=True).clamp(min=self.eps)
             return (scores + torch.finfo(scores.dtype).tiny).log() + normaliser.reciprocal().log()
 
+    def features(
+        self, q: Queries, k: Keys, key_mask: KeyMask | None = None
+    ) -> tuple[QueryFeatures, KeyFeatures] | None:
+        """Features whose products are proportional to each row of weights, for sums over keys out of our hands.
+
+        Causality is left to who sums. Exponentials have one shift per feature for all keys, so that none exceeds 1.
+
+        Returns:
+            Features of the queries, and of the keys, where masked ones have zeros. None if attention is causal and
+            exponents of later keys exceed those the first query sees by so much that its scores might underflow.
+        """
+        self.check(q, k, key_mask)
+        with torch.autocast(q.device.type, enabled=False):
+            phi_q, phi_k, logarithmic = self._features(q, k, key_mask)
+            if not logarithmic:
+                return phi_q, phi_k
+            if self.dims.causal and not first_row_in_range(phi_k, k.shape[2] - q.shape[2], key_mask):
+                return None
+            return shifted(phi_q, phi_k)
+
     def resume(
         self, q: Queries, k: Keys, v: Values, state: LinearState | None = None, key_mask: KeyMask | None = None
     ) -> tuple[Outputs, LinearState]:
@@ -159,7 +179,7 @@ class LinearAttention(Attention):
         if logarithmic and self.dims.causal:
             return causal_log_scores(phi_q, phi_k)
         if logarithmic:
-            phi_q, phi_k = _shifted(phi_q, phi_k)
+            phi_q, phi_k = shifted(phi_q, phi_k)
         scores = torch.einsum("bhnf,bhmf->bhnm", phi_q, phi_k)
         return scores.tril(k.shape[2] - q.shape[2]) if self.dims.causal else scores
 
@@ -176,12 +196,3 @@ class LinearAttention(Attention):
         if key_mask is not None:
             phi_k = phi_k.masked_fill(~key_mask[:, None, :, None], zero)
         return phi_q, phi_k, logarithmic
-
-
-def _shifted(log_q: QueryFeatures, log_k: LogKeyFeatures) -> tuple[QueryFeatures, KeyFeatures]:
-    """Features from log-features, up to factors that cancel in bidirectional weights; none exceeds 1."""
-    if log_k.shape[2] == 0:
-        return log_q.exp(), log_k.exp()
-    shift = finite(log_k.detach().amax(dim=2, keepdim=True))
-    log_q = log_q + shift
-    return (log_q - log_q.detach().amax(dim=-1, keepdim=True)).exp(), (log_k - shift).exp()

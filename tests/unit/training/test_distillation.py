@@ -8,9 +8,12 @@ from torch.optim import AdamW, Optimizer
 
 import mimicry
 from mimicry.analysis import attention_entropy, attention_kl
+from mimicry.attention import AttentionDims
 from mimicry.attention.capture import attention_layers, capture
+from mimicry.attention.shipped import load_variant
 from mimicry.conversion.seam import ATTRIBUTE
 from mimicry.objectives import soft_cross_entropy
+from mimicry.training import distillation as distillation_code
 from mimicry.training.attention_analysis import mean_over_queries, summarise_attention
 from mimicry.training.distillation import DistillationModule
 from mimicry.training.optimization import warmup_schedule
@@ -82,6 +85,98 @@ def test_gradients_and_divergence_are_those_of_the_weights_written_out(attn: str
     references = torch.autograd.grad(expected, parameters)
     for gradient, reference in zip(torch.autograd.grad(actual, parameters), references, strict=True):
         torch.testing.assert_close(gradient, reference, rtol=1e-10, atol=1e-14)
+
+
+class CausalModel(torch.nn.Module):
+    """One causal attention over two of its inputs."""
+
+    def __init__(self, attn: str, size: float) -> None:
+        super().__init__()
+        self.attn = load_variant(attn)(dims=AttentionDims(4, 8, causal=True))
+        self.size = size
+
+    def forward(self, states: torch.Tensor, key_mask: torch.Tensor | None = None) -> torch.Tensor:
+        q, k = states.unbind()
+        return self.attn(q, self.size * k, k, key_mask)
+
+
+def causal_distillation(attn: str, size: float = 1.0) -> DistillationModule:
+    parts = CausalModel("softmax", size), CausalModel(attn, size)
+    return DistillationModule(*parts, functools.partial(AdamW, lr=0.1), warmup_schedule, 1e-2)
+
+
+def both_forms(
+    module: DistillationModule, batch: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, float], dict[str, float]]:
+    """What a step logs and gives as gradients, with weights of all pairs stored and streamed."""
+    module.double()
+    with torch.no_grad():
+        for parameter in module.students.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    results = []
+    for fewest in (10**9, 1):
+        monkeypatch.setattr(distillation_code, "STREAMED_TOKENS", fewest)
+        logged: dict[str, float] = {}
+        monkeypatch.setattr(module, "log", lambda name, value, logged=logged, **_: logged.update({name: value.item()}))
+        module.zero_grad()
+        module.training_step(batch, 0).backward()
+        gradients = {name: parameter.grad.clone() for name, parameter in module.students.named_parameters()}
+        results.append(logged | gradients)
+    return results[0], results[1]
+
+
+@pytest.mark.parametrize("attn", ["hedgehog", "hedgehog_softmax", "t2r"])
+def test_streamed_losses_train_the_maps_as_stored_weights_do(attn: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    module, _, _ = distillation(attn)
+    stored, streamed = both_forms(module, batch_with_labels(), monkeypatch)
+    torch.testing.assert_close(streamed, stored, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize("attn", ["hedgehog", "hedgehog_softmax", "t2r"])
+@pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
+def test_causal_streamed_losses_train_the_maps_as_stored_weights_do(
+    attn: str, padded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = {"states": torch.randn(2, 3, 4, 150, 8, dtype=torch.float64)}
+    if padded:
+        left, right, holes = torch.arange(150) >= 20, torch.arange(150) < 90, torch.rand(150) < 0.7
+        batch["key_mask"] = torch.stack([left, right, holes])
+    called = []
+    original = distillation_code.streamed_soft_cross_entropy
+    monkeypatch.setattr(
+        distillation_code, "streamed_soft_cross_entropy", lambda *given: called.append(1) or original(*given)
+    )
+    stored, streamed = both_forms(causal_distillation(attn), batch, monkeypatch)
+    assert len(called) == 1
+    torch.testing.assert_close(streamed, stored, rtol=1e-10, atol=1e-13)
+
+
+def test_exponents_out_of_a_common_range_are_distilled_from_stored_weights_and_said_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(distillation_code, "streamed_soft_cross_entropy", None)
+    batch = {"states": torch.randn(2, 3, 4, 20, 8, dtype=torch.float64)}
+    module = causal_distillation("hedgehog", size=100.0)
+    with caplog.at_level("INFO"):
+        stored, streamed = both_forms(module, batch, monkeypatch)
+        module.training_step(batch, 1)
+    torch.testing.assert_close(streamed, stored, rtol=0, atol=0)
+    assert [record.message for record in caplog.records] == [
+        "distill: exponents of keys grow too far for one pass, so weights of all pairs are stored"
+    ]
+
+
+@pytest.mark.parametrize(("tokens", "streams"), [(127, False), (128, True)])
+def test_long_sequences_are_streamed(tokens: int, streams: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    called = []
+    original = distillation_code.streamed_soft_cross_entropy
+    monkeypatch.setattr(
+        distillation_code, "streamed_soft_cross_entropy", lambda *given: called.append(1) or original(*given)
+    )
+    module = causal_distillation("hedgehog")
+    module.log = lambda *_, **__: None
+    module.training_step({"states": torch.randn(2, 1, 4, tokens, 8)}, 0)
+    assert bool(called) == streams
 
 
 def test_the_teacher_runs_no_further_than_its_last_attention() -> None:
