@@ -2,6 +2,16 @@
 
 from mimicry.attention.base import Attention, AttentionDims
 from mimicry.attention.linear import LinearAttention
+from mimicry.attention.sliding_window import SlidingWindowAttention
 from mimicry.attention.softmax import SoftmaxAttention
+from mimicry.attention.window import WindowLinearAttention, ablated
 
-__all__ = ["Attention", "AttentionDims", "LinearAttention", "SoftmaxAttention"]
+__all__ = [
+    "Attention",
+    "AttentionDims",
+    "LinearAttention",
+    "SlidingWindowAttention",
+    "SoftmaxAttention",
+    "WindowLinearAttention",
+    "ablated",
+]
