@@ -303,6 +303,17 @@ def test_gradients_of_large_exponents_are_those_of_the_definition(causal: bool, 
             close64(gradient, reference, rtol=1e-8, atol=1e-9)
 
 
+@both_directions
+@pytest.mark.parametrize("tokens", [75, 24])
+def test_gradients_of_large_exponents_are_finite_in_float32(causal: bool, tokens: int) -> None:
+    attn = WindowLinearAttention(AttentionDims(HEADS, WIDTH, causal), HedgehogFeatureMap, 3, 1)
+    q, k, v = (x.requires_grad_() for x in 170 * torch.randn(3, 2, HEADS, tokens, WIDTH))
+    (attn(q, k, v).square().mean() + attn.weights(q, k).square().sum() + attn.log_weights(q, k).mean()).backward()
+    for leaf in (q, k, v, *attn.parameters()):
+        assert leaf.grad is not None
+        assert leaf.grad.isfinite().all()
+
+
 def test_either_part_may_outweigh_the_other_beyond_any_range() -> None:
     attn, (q, k, v) = hybrid(True, 5, 1), states(70, 70)
     for log_mixing, without in ((-2000.0, "window"), (2000.0, "linear")):
