@@ -59,6 +59,10 @@ class DistillationModule(L.LightningModule):
         self.learning_rate = learning_rate
         self.told = False
 
+    def on_train_start(self) -> None:
+        # Lightning keeps the mode it finds; in evaluation mode an ablated hybrid would not train what it leaves out.
+        self.students.train()
+
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         teachers = attention_layers(self.teacher)
