@@ -29,7 +29,8 @@ def accumulate(total, a, b, OPERAND: tl.constexpr):
 @no_type_check
 def head_pointer(base, strides, batch_head, HEADS: tl.constexpr):
     """Start of one head of a (batch, heads, tokens, width) tensor; 64-bit, long inputs exceed 2^31 elements."""
-    return base + tl.cast(batch_head // HEADS, tl.int64) * strides[0] + tl.cast(batch_head % HEADS, tl.int64) * strides[1]
+    example, head = tl.cast(batch_head // HEADS, tl.int64), tl.cast(batch_head % HEADS, tl.int64)
+    return base + example * strides[0] + head * strides[1]
 
 
 @triton.jit
@@ -68,9 +69,8 @@ def load_map(weight, bias, head, WIDTH: tl.constexpr, FEATURES: tl.constexpr, IN
     columns = tl.arange(0, WIDTH)
     features = tl.arange(0, FEATURES)
     w = tl.load(weight + head * FEATURES * WIDTH + features[None, :] * WIDTH + columns[:, None]).to(INPUT)
-    if bias is None:
-        b = tl.zeros((FEATURES,), tl.float32)
-    else:
+    b = tl.zeros((FEATURES,), tl.float32)
+    if bias is not None:
         b = tl.load(bias + head * FEATURES + features).to(tl.float32)
     return w, b
 

@@ -1,5 +1,6 @@
 """Fused Hedgehog attention: the public function and its gradient."""
 
+from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch.autograd.function import once_differentiable
 from mimicry.attention.triton import launch
 from mimicry.attention.triton.problem import DTYPES, INTERPRETED, Problem
 from mimicry.attention.triton.tiles import H100, Plan
-from mimicry.shapes import HeadMatrix, KeyMask, Keys, Outputs, PerFeature, Queries, Values
+from mimicry.shapes import KeyMask, Keys, Outputs, PerFeature, Queries, Values
 
 # Largest |W x + b| at which nothing overflows or vanishes in float32: exponents of products stay within +-3 * 38, those
 # of features within +-2 * 38.
@@ -27,6 +28,10 @@ class LinearMap(NamedTuple):
 
     weight: Tensor
     bias: Tensor | None = None
+
+    def contiguous(self) -> "LinearMap":
+        """Itself, laid out row by row."""
+        return LinearMap(self.weight.contiguous(), None if self.bias is None else self.bias.contiguous())
 
 
 def hedgehog_attention(
@@ -70,33 +75,50 @@ def hedgehog_attention(
 
     Source: arXiv 2402.04347, Eq. 2 and Sec. 4; chunks and segments as in `attention/causal.py`.
     """
+    problem = problem_of(q, k, v, query_map, key_map, causal, key_mask, key_shift, eps, plan)
+    inputs = [getattr(problem, field.name) for field in fields(problem)]
+    return _HedgehogAttention.apply(*inputs)  # type: ignore[no-untyped-call]
+
+
+def problem_of(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    query_map: LinearMap,
+    key_map: LinearMap,
+    causal: bool,
+    key_mask: Tensor | None = None,
+    key_shift: Tensor | None = None,
+    eps: float = 1.0e-30,
+    plan: Plan | None = None,
+) -> Problem:
+    """The inputs checked, and laid out as the kernels read them; heads and tokens may be in any order in memory."""
     _check(q, k, v, query_map, key_map, causal, key_mask, key_shift, eps)
-    widest = max(q.shape[3], v.shape[3], query_map.weight.shape[1])
     q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
-    shift = None if key_shift is None else key_shift.detach().float().contiguous()
+    (q_weight, q_bias), (k_weight, k_bias) = query_map.contiguous(), key_map.contiguous()
     mask = None if key_mask is None else key_mask.contiguous()
-    maps = [None if x is None else x.contiguous() for x in (*query_map, *key_map)]
-    plan = plan or H100[widest]
-    return _HedgehogAttention.apply(q, k, v, *maps, mask, shift, causal, eps, plan)  # type: ignore[no-untyped-call]
+    shift = None if key_shift is None else key_shift.detach().float().contiguous()
+    widest = max(q.shape[3], v.shape[3], query_map.weight.shape[1])
+    return Problem(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, shift, causal, eps, plan or H100[widest])
 
 
 class _HedgehogAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> Tensor:
         problem = Problem(*inputs)
-        with torch.cuda.device_of(problem.q):
+        with launch.device_of(problem.q):
             y, normalisers, states = launch.outputs(problem)
         ctx.save_for_backward(*inputs[:9], y, normalisers, states)
         ctx.constants = inputs[9:]
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         *inputs, y, normalisers, states = ctx.saved_tensors
         problem = Problem(*inputs, *ctx.constants)
         dy = dy if dy.stride(3) == 1 else dy.contiguous()
-        with torch.cuda.device_of(dy):
+        with launch.device_of(dy):
             gradients = launch.gradients(problem, dy, y, normalisers, states)
         return *gradients, None, None, None, None, None
 
@@ -116,7 +138,9 @@ def _check(
         raise ValueError(f"q, k, v must share float32, float16 or bfloat16, got {q.dtype}, {k.dtype}, {v.dtype}")
     if not (q.is_cuda or INTERPRETED):
         raise ValueError(f"q must be on a GPU unless TRITON_INTERPRET=1 was set before Triton loaded, got {q.device}")
-    features, width = query_map.weight.shape[1:]
+    heads, features = q.shape[1], query_map.weight.shape[1]
+    if k.shape[:2] != q.shape[:2] or k.shape[3] != q.shape[3] or v.shape[:3] != k.shape[:3]:
+        raise ValueError(f"k and v must fit q {tuple(q.shape)}, got {tuple(k.shape)} and {tuple(v.shape)}")
     for name, size in (("head_dim", q.shape[3]), ("num_features", features), ("value width", v.shape[3])):
         if size not in WIDTHS:
             raise ValueError(f"{name} must be one of {WIDTHS}, got {size}")
@@ -125,12 +149,14 @@ def _check(
     if eps <= 0:
         raise ValueError(f"eps must be > 0, got {eps}")
     for name, linear in (("query_map", query_map), ("key_map", key_map)):
-        heads = linear.weight.shape[0]
-        if tuple(linear.weight.shape) != (query_map.weight.shape[0], features, q.shape[3]) or heads not in (1, q.shape[1]):
-            raise ValueError(
-                f"{name}.weight must be (1 or {q.shape[1]}, {features}, {q.shape[3]}), got {tuple(linear.weight.shape)}"
-            )
-        if linear.bias is not None and tuple(linear.bias.shape) != (heads, 1, features):
-            raise ValueError(f"{name}.bias must be ({heads}, 1, {features}), got {tuple(linear.bias.shape)}")
-    if key_mask is not None and (key_mask.dtype != torch.bool or key_mask.shape != (k.shape[0], k.shape[2])):
-        raise ValueError(f"key_mask must be bool {(k.shape[0], k.shape[2])}, got {key_mask.dtype} {key_mask.shape}")
+        maps, shape = query_map.weight.shape[0], tuple(linear.weight.shape)
+        if shape != (maps, features, q.shape[3]) or maps not in (1, heads):
+            raise ValueError(f"{name}.weight must be (1 or {heads}, {features}, {q.shape[3]}), got {shape}")
+        if linear.bias is not None and tuple(linear.bias.shape) != (maps, 1, features):
+            raise ValueError(f"{name}.bias must be ({maps}, 1, {features}), got {tuple(linear.bias.shape)}")
+    tokens = (k.shape[0], k.shape[2])
+    if key_mask is not None and (key_mask.dtype != torch.bool or key_mask.shape != tokens):
+        raise ValueError(f"key_mask must be bool of shape {tokens}, got {key_mask.dtype} {tuple(key_mask.shape)}")
+    sums = (*q.shape[:2], 1, 2 * features)
+    if key_shift is not None and key_shift.shape != sums:
+        raise ValueError(f"key_shift must be of shape {sums}, got {tuple(key_shift.shape)}")

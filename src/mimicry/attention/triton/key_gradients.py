@@ -58,7 +58,7 @@ def key_gradients(
     HEADS: tl.constexpr, MAP_HEADS: tl.constexpr, WIDTH: tl.constexpr, FEATURES: tl.constexpr, VALUE: tl.constexpr,
     TILE: tl.constexpr, CHUNK: tl.constexpr, INPUT: tl.constexpr, OPERAND: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
-    """dk and dv of one segment, and its shares of the key map's gradients; causal programs walk backwards."""
+    """The dk and dv of one segment, and its shares of the key map's gradients; causal programs walk backwards."""
     head, part, tile = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     width, columns = tl.arange(0, WIDTH), tile * TILE + tl.arange(0, TILE)
     rows = tl.arange(0, CHUNK)

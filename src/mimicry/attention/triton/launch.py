@@ -10,6 +10,11 @@ from mimicry.attention.triton.tiles import Tiles
 SCAN_BLOCK = 256
 
 
+def device_of(x: Tensor) -> torch.cuda.device:
+    """Triton launches on the current GPU: makes that the tensor's, if it is on one."""
+    return torch.cuda.device(x.device if x.is_cuda else -1)
+
+
 def key_states(problem: Problem) -> Tensor:
     """Sums of phi(k) v^T and phi(k) per segment, (heads, segments, state)."""
     k, v = problem.k, problem.v
