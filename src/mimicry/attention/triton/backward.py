@@ -14,7 +14,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from mimicry.attention.triton.features import head_pointer, load_tile, query_features
+from mimicry.attention.triton.features import head_pointer, largest_exponents, load_tile, project, query_features
 
 
 @triton.jit
@@ -41,13 +41,22 @@ def normalised_queries(
     q, stride, normalisers, products, start, queries, w, b, shift_plus, shift_minus,
     WIDTH: tl.constexpr, CHUNK: tl.constexpr, INPUT: tl.constexpr,
 ):  # fmt: skip
-    """Both halves of p for one chunk, its tile of q, and dy . y; 0 past the last query."""
+    """What p of one chunk is made from: u, largest exponents and 1 / D; then its tile of q, and dy . y."""
     rows = start + tl.arange(0, CHUNK)
     present = rows < queries
     x = load_tile(q, stride, start, tl.arange(0, WIDTH), present, CHUNK)
-    plus, minus = query_features(x, w, b, shift_plus, shift_minus, INPUT)
+    u = project(x, w, b, INPUT)
+    # Past the last query p is 0.
     inverse = 1.0 / tl.load(normalisers + rows, mask=present, other=float("inf"))
-    return plus * inverse[:, None], minus * inverse[:, None], x, tl.load(products + rows, mask=present, other=0.0)
+    largest = largest_exponents(u, shift_plus, shift_minus)
+    return u, largest, inverse, x, tl.load(products + rows, mask=present, other=0.0)
+
+
+@triton.jit
+@no_type_check
+def normalised_features(u, shift, largest, inverse, SIGN: tl.constexpr):
+    """One half of p."""
+    return query_features(u, shift, largest, SIGN) * inverse[:, None]
 
 
 @triton.jit

@@ -2,7 +2,8 @@
 
 With u = W x + b, keys have the features exp(u - c) and exp(-u - c') for a shift (c, c') that is the same for all keys,
 and queries exp(u + c - m) and exp(-u + c' - m) for the largest exponent m of each query. Both shifts cancel in the
-normalised weights. The two halves are called `plus` and `minus` and are never laid side by side.
+normalised weights. The two halves are called `plus` and `minus`. They are never laid side by side, and kernels finish with one
+before they form the other, which keeps most of what is live in registers.
 """
 
 from typing import no_type_check
@@ -92,23 +93,30 @@ def load_shift(shift, batch_head, FEATURES: tl.constexpr):
 
 @triton.jit
 @no_type_check
-def key_features(k, weight, bias, shift_plus, shift_minus, visible, INPUT: tl.constexpr):
-    """Both halves of phi(k); keys out of sight have no features."""
-    u = product(k, weight, INPUT) + bias[None, :]
-    plus = tl.where(visible[:, None], tl.exp(u - shift_plus[None, :]), 0.0)
-    minus = tl.where(visible[:, None], tl.exp(-u - shift_minus[None, :]), 0.0)
-    return plus, minus
+def project(x, weight, bias, INPUT: tl.constexpr):
+    """U = W x + b of a chunk."""
+    return product(x, weight, INPUT) + bias[None, :]
 
 
 @triton.jit
 @no_type_check
-def query_features(q, weight, bias, shift_plus, shift_minus, INPUT: tl.constexpr):
-    """Both halves of phi(q), the largest feature of each query being 1."""
-    u = product(q, weight, INPUT) + bias[None, :]
-    plus = u + shift_plus[None, :]
-    minus = shift_minus[None, :] - u
-    largest = tl.max(tl.maximum(plus, minus), axis=1)
-    return tl.exp(plus - largest[:, None]), tl.exp(minus - largest[:, None])
+def key_features(u, shift, visible, SIGN: tl.constexpr):
+    """One half of phi(k), SIGN 1 or -1; keys out of sight have no features."""
+    return tl.where(visible[:, None], tl.exp(SIGN * u - shift[None, :]), 0.0)
+
+
+@triton.jit
+@no_type_check
+def largest_exponents(u, shift_plus, shift_minus):
+    """Of each query, over both halves."""
+    return tl.max(tl.maximum(u + shift_plus[None, :], shift_minus[None, :] - u), axis=1)
+
+
+@triton.jit
+@no_type_check
+def query_features(u, shift, largest, SIGN: tl.constexpr):
+    """One half of phi(q), SIGN 1 or -1; the largest feature of each query is 1."""
+    return tl.exp(SIGN * u + shift[None, :] - largest[:, None])
 
 
 @triton.jit

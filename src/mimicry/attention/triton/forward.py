@@ -12,11 +12,13 @@ from mimicry.attention.triton.features import (
     accumulate,
     head_pointer,
     key_features,
+    largest_exponents,
     load_map,
     load_shift,
     load_state,
     load_tile,
     product,
+    project,
     query_features,
     store_state,
     store_tile,
@@ -42,11 +44,13 @@ def key_states(
         visible = visible_keys(key_mask, head // HEADS, start, tokens, CHUNK)
         keys = load_tile(k, k_strides[2], start, width, visible, CHUNK)
         values = load_tile(v, v_strides[2], start, columns, visible, CHUNK)
-        plus, minus = key_features(keys, w, b, shift_plus, shift_minus, visible, INPUT)
-        kv_plus = accumulate(kv_plus, tl.trans(plus), values, OPERAND)
-        kv_minus = accumulate(kv_minus, tl.trans(minus), values, OPERAND)
-        k_plus += tl.sum(plus, axis=0)
-        k_minus += tl.sum(minus, axis=0)
+        u = project(keys, w, b, INPUT)
+        phi = key_features(u, shift_plus, visible, 1)
+        kv_plus = accumulate(kv_plus, tl.trans(phi), values, OPERAND)
+        k_plus += tl.sum(phi, axis=0)
+        phi = key_features(u, shift_minus, visible, -1)
+        kv_minus = accumulate(kv_minus, tl.trans(phi), values, OPERAND)
+        k_minus += tl.sum(phi, axis=0)
     index = head * tl.num_programs(1) + part
     store_state(states, index, columns, kv_plus, kv_minus, k_plus, k_minus, tile == 0, FEATURES, VALUE)
 
@@ -98,22 +102,27 @@ def outputs(
     for start in range(part * segment, min(part * segment + segment, queries), CHUNK):
         present = start + rows < queries
         x = load_tile(q, q_strides[2], start, width, present, CHUNK)
-        q_plus, q_minus = query_features(x, q_w, q_b, shift_plus, shift_minus, INPUT)
-        numerator = accumulate(product(q_plus, kv_plus, OPERAND), q_minus, kv_minus, OPERAND)
+        u = project(x, q_w, q_b, INPUT)
+        largest = largest_exponents(u, shift_plus, shift_minus)
+        q_plus, q_minus = query_features(u, shift_plus, largest, 1), query_features(u, shift_minus, largest, -1)
         denominator = tl.sum(q_plus * k_plus[None, :] + q_minus * k_minus[None, :], axis=1)
+        numerator = accumulate(product(q_plus, kv_plus, OPERAND), q_minus, kv_minus, OPERAND)
         if CAUSAL:
             visible = visible_keys(key_mask, head // HEADS, start, tokens, CHUNK)
             x = load_tile(k, k_strides[2], start, width, visible, CHUNK)
             values = load_tile(v, v_strides[2], start, columns, visible, CHUNK)
-            plus, minus = key_features(x, k_w, k_b, shift_plus, shift_minus, visible, INPUT)
-            scores = accumulate(product(q_plus, tl.trans(plus), OPERAND), q_minus, tl.trans(minus), OPERAND)
+            u = project(x, k_w, k_b, INPUT)
+            phi = key_features(u, shift_plus, visible, 1)
+            scores = product(q_plus, tl.trans(phi), OPERAND)
+            kv_plus = accumulate(kv_plus, tl.trans(phi), values, OPERAND)
+            k_plus += tl.sum(phi, axis=0)
+            phi = key_features(u, shift_minus, visible, -1)
+            scores = accumulate(scores, q_minus, tl.trans(phi), OPERAND)
+            kv_minus = accumulate(kv_minus, tl.trans(phi), values, OPERAND)
+            k_minus += tl.sum(phi, axis=0)
             scores = tl.where(rows[:, None] >= rows[None, :], scores, 0.0)
             numerator = accumulate(numerator, scores, values, OPERAND)
             denominator += tl.sum(scores, axis=1)
-            kv_plus = accumulate(kv_plus, tl.trans(plus), values, OPERAND)
-            kv_minus = accumulate(kv_minus, tl.trans(minus), values, OPERAND)
-            k_plus += tl.sum(plus, axis=0)
-            k_minus += tl.sum(minus, axis=0)
         denominator = tl.maximum(denominator, eps)
         store_tile(y, y_strides[2], start, columns, present, numerator / denominator[:, None], CHUNK)
         tl.store(normalisers + start + rows, denominator, mask=present & (tile == 0))

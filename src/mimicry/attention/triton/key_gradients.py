@@ -5,7 +5,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from mimicry.attention.triton.backward import normalised_queries, store_map_gradient
+from mimicry.attention.triton.backward import normalised_features, normalised_queries, store_map_gradient
 from mimicry.attention.triton.features import (
     accumulate,
     head_pointer,
@@ -15,6 +15,7 @@ from mimicry.attention.triton.features import (
     load_state,
     load_tile,
     product,
+    project,
     store_state,
     store_tile,
     visible_keys,
@@ -38,14 +39,16 @@ def query_states(
     products += tl.cast(head, tl.int64) * queries
     qd_plus, qd_minus, q_plus, q_minus = load_state(None, head, columns, FEATURES, VALUE, TILE)
     for start in range(part * segment, min(part * segment + segment, queries), CHUNK):
-        plus, minus, _, along = normalised_queries(
+        u, largest, inverse, _, along = normalised_queries(
             q, q_strides[2], normalisers, products, start, queries, w, b, shift_plus, shift_minus, WIDTH, CHUNK, INPUT
         )
         incoming = load_tile(dy, dy_strides[2], start, columns, start + rows < queries, CHUNK)
-        qd_plus = accumulate(qd_plus, tl.trans(plus), incoming, OPERAND)
-        qd_minus = accumulate(qd_minus, tl.trans(minus), incoming, OPERAND)
-        q_plus += tl.sum(plus * along[:, None], axis=0)
-        q_minus += tl.sum(minus * along[:, None], axis=0)
+        p = normalised_features(u, shift_plus, largest, inverse, 1)
+        qd_plus = accumulate(qd_plus, tl.trans(p), incoming, OPERAND)
+        q_plus += tl.sum(p * along[:, None], axis=0)
+        p = normalised_features(u, shift_minus, largest, inverse, -1)
+        qd_minus = accumulate(qd_minus, tl.trans(p), incoming, OPERAND)
+        q_minus += tl.sum(p * along[:, None], axis=0)
     index = head * tl.num_programs(1) + part
     store_state(states, index, columns, qd_plus, qd_minus, q_plus, q_minus, tile == 0, FEATURES, VALUE)
 
@@ -85,29 +88,37 @@ def key_gradients(
         visible = visible_keys(key_mask, head // HEADS, start, tokens, CHUNK)
         x = load_tile(k, k_strides[2], start, width, visible, CHUNK)
         values = load_tile(v, v_strides[2], start, columns, visible, CHUNK)
-        plus, minus = key_features(x, k_w, k_b, shift_plus, shift_minus, visible, INPUT)
-        dvalues = accumulate(product(plus, qd_plus, OPERAND), minus, qd_minus, OPERAND)
-        dplus = product(values, tl.trans(qd_plus), OPERAND) - once * q_plus[None, :]
-        dminus = product(values, tl.trans(qd_minus), OPERAND) - once * q_minus[None, :]
+        u = project(x, k_w, k_b, INPUT)
         if CAUSAL:
-            p_plus, p_minus, _, along = normalised_queries(
+            q_u, largest, inverse, _, along = normalised_queries(
                 q, q_strides[2], normalisers, products, start, queries, q_w, q_b, shift_plus, shift_minus,
                 WIDTH, CHUNK, INPUT,
             )  # fmt: skip
             incoming = load_tile(dy, dy_strides[2], start, columns, start + rows < queries, CHUNK)
-            # Transposed: one row per key, so that nothing is transposed after it was formed.
-            weights = accumulate(product(plus, tl.trans(p_plus), OPERAND), minus, tl.trans(p_minus), OPERAND)
-            weights = tl.where(rows[:, None] <= rows[None, :], weights, 0.0)
-            dvalues = accumulate(dvalues, weights, incoming, OPERAND)
-            t = product(values, tl.trans(incoming), OPERAND) - once * along[None, :]
-            t = tl.where(rows[:, None] <= rows[None, :], t, 0.0)
-            dplus = accumulate(dplus, t, p_plus, OPERAND)
-            dminus = accumulate(dminus, t, p_minus, OPERAND)
-            qd_plus = accumulate(qd_plus, tl.trans(p_plus), incoming, OPERAND)
-            qd_minus = accumulate(qd_minus, tl.trans(p_minus), incoming, OPERAND)
-            q_plus += tl.sum(p_plus * along[:, None], axis=0)
-            q_minus += tl.sum(p_minus * along[:, None], axis=0)
-        du = plus * dplus - minus * dminus
+            # One row per key, here and below, so that no product has to be transposed.
+            later = rows[:, None] <= rows[None, :]
+            t = tl.where(later, product(values, tl.trans(incoming), OPERAND) - once * along[None, :], 0.0)
+        phi = key_features(u, shift_plus, visible, 1)
+        dvalues = product(phi, qd_plus, OPERAND)
+        dphi = product(values, tl.trans(qd_plus), OPERAND) - once * q_plus[None, :]
+        if CAUSAL:
+            p = normalised_features(q_u, shift_plus, largest, inverse, 1)
+            weights = product(phi, tl.trans(p), OPERAND)
+            dphi = accumulate(dphi, t, p, OPERAND)
+            qd_plus = accumulate(qd_plus, tl.trans(p), incoming, OPERAND)
+            q_plus += tl.sum(p * along[:, None], axis=0)
+        du = phi * dphi
+        phi = key_features(u, shift_minus, visible, -1)
+        dvalues = accumulate(dvalues, phi, qd_minus, OPERAND)
+        dphi = product(values, tl.trans(qd_minus), OPERAND) - once * q_minus[None, :]
+        if CAUSAL:
+            p = normalised_features(q_u, shift_minus, largest, inverse, -1)
+            weights = accumulate(weights, phi, tl.trans(p), OPERAND)
+            dphi = accumulate(dphi, t, p, OPERAND)
+            qd_minus = accumulate(qd_minus, tl.trans(p), incoming, OPERAND)
+            q_minus += tl.sum(p * along[:, None], axis=0)
+            dvalues = accumulate(dvalues, tl.where(later, weights, 0.0), incoming, OPERAND)
+        du -= phi * dphi
         present = start + rows < tokens
         store_tile(dv, dv_strides[2], start, columns, present, dvalues, CHUNK)
         store_tile(dk, dk_strides[2], start, width, present, product(du, tl.trans(k_w), OPERAND), CHUNK)

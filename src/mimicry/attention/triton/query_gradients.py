@@ -5,7 +5,7 @@ from typing import no_type_check
 import triton
 import triton.language as tl
 
-from mimicry.attention.triton.backward import normalised_queries, store_map_gradient
+from mimicry.attention.triton.backward import normalised_features, normalised_queries, store_map_gradient
 from mimicry.attention.triton.features import (
     accumulate,
     head_pointer,
@@ -15,6 +15,7 @@ from mimicry.attention.triton.features import (
     load_state,
     load_tile,
     product,
+    project,
     store_tile,
     visible_keys,
 )
@@ -28,7 +29,7 @@ def query_gradients(
     HEADS: tl.constexpr, MAP_HEADS: tl.constexpr, WIDTH: tl.constexpr, FEATURES: tl.constexpr, VALUE: tl.constexpr,
     TILE: tl.constexpr, CHUNK: tl.constexpr, INPUT: tl.constexpr, OPERAND: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
-    """The dq of one segment, and its shares of the query map's gradients. Grid as before; each tile of v gives a share."""
+    """The dq of one segment, and its shares of the gradients by the query map. Grid as before, a share per tile of v."""
     head, part, tile = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     width, columns = tl.arange(0, WIDTH), tile * TILE + tl.arange(0, TILE)
     rows = tl.arange(0, CHUNK)
@@ -51,28 +52,32 @@ def query_gradients(
     bias = tl.zeros((FEATURES,), tl.float32)
     for start in range(part * segment, min(part * segment + segment, queries), CHUNK):
         present = start + rows < queries
-        q_plus, q_minus, x, along = normalised_queries(
+        u, largest, inverse, x, along = normalised_queries(
             q, q_strides[2], normalisers, products, start, queries, q_w, q_b, shift_plus, shift_minus,
             WIDTH, CHUNK, INPUT,
         )  # fmt: skip
         along *= once
         incoming = load_tile(dy, dy_strides[2], start, columns, present, CHUNK)
-        dplus = product(incoming, tl.trans(kv_plus), OPERAND) - along[:, None] * k_plus[None, :]
-        dminus = product(incoming, tl.trans(kv_minus), OPERAND) - along[:, None] * k_minus[None, :]
+        dphi = product(incoming, tl.trans(kv_plus), OPERAND) - along[:, None] * k_plus[None, :]
         if CAUSAL:
             visible = visible_keys(key_mask, head // HEADS, start, tokens, CHUNK)
             keys = load_tile(k, k_strides[2], start, width, visible, CHUNK)
             values = load_tile(v, v_strides[2], start, columns, visible, CHUNK)
-            plus, minus = key_features(keys, k_w, k_b, shift_plus, shift_minus, visible, INPUT)
+            k_u = project(keys, k_w, k_b, INPUT)
             t = product(incoming, tl.trans(values), OPERAND) - along[:, None]
             t = tl.where(rows[:, None] >= rows[None, :], t, 0.0)
-            dplus = accumulate(dplus, t, plus, OPERAND)
-            dminus = accumulate(dminus, t, minus, OPERAND)
-            kv_plus = accumulate(kv_plus, tl.trans(plus), values, OPERAND)
-            kv_minus = accumulate(kv_minus, tl.trans(minus), values, OPERAND)
-            k_plus += tl.sum(plus, axis=0)
-            k_minus += tl.sum(minus, axis=0)
-        du = q_plus * dplus - q_minus * dminus
+            phi = key_features(k_u, shift_plus, visible, 1)
+            dphi = accumulate(dphi, t, phi, OPERAND)
+            kv_plus = accumulate(kv_plus, tl.trans(phi), values, OPERAND)
+            k_plus += tl.sum(phi, axis=0)
+        du = normalised_features(u, shift_plus, largest, inverse, 1) * dphi
+        dphi = product(incoming, tl.trans(kv_minus), OPERAND) - along[:, None] * k_minus[None, :]
+        if CAUSAL:
+            phi = key_features(k_u, shift_minus, visible, -1)
+            dphi = accumulate(dphi, t, phi, OPERAND)
+            kv_minus = accumulate(kv_minus, tl.trans(phi), values, OPERAND)
+            k_minus += tl.sum(phi, axis=0)
+        du -= normalised_features(u, shift_minus, largest, inverse, -1) * dphi
         store_tile(dq, dq_strides[2], start, width, present, product(du, tl.trans(q_w), OPERAND), CHUNK)
         weight = accumulate(weight, tl.trans(du), x, OPERAND)
         bias += tl.sum(du, axis=0)
