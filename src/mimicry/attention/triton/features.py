@@ -2,8 +2,8 @@
 
 With u = W x + b, keys have the features exp(u - c) and exp(-u - c') for a shift (c, c') that is the same for all keys,
 and queries exp(u + c - m) and exp(-u + c' - m) for the largest exponent m of each query. Both shifts cancel in the
-normalised weights. The two halves are called `plus` and `minus`. They are never laid side by side, and kernels finish with one
-before they form the other, which keeps most of what is live in registers.
+normalised weights. The two halves are called `plus` and `minus`. They are never laid side by side, and kernels finish
+with one before they form the other, which keeps most of what is live in registers.
 """
 
 from typing import no_type_check
@@ -15,15 +15,15 @@ import triton.language as tl
 @triton.jit
 @no_type_check
 def product(a, b, OPERAND: tl.constexpr):
-    """A b with float32 sums; float32 operands are not shortened."""
-    return tl.dot(a.to(OPERAND), b.to(OPERAND), input_precision="ieee")
+    """A b with float32 sums; float32 operands are cut in parts for tensor cores, which keeps their precision."""
+    return tl.dot(a.to(OPERAND), b.to(OPERAND), input_precision="tf32x3")
 
 
 @triton.jit
 @no_type_check
 def accumulate(total, a, b, OPERAND: tl.constexpr):
-    """Total + a b with float32 sums; float32 operands are not shortened."""
-    return tl.dot(a.to(OPERAND), b.to(OPERAND), acc=total, input_precision="ieee")
+    """Total + a b, as `product`."""
+    return tl.dot(a.to(OPERAND), b.to(OPERAND), acc=total, input_precision="tf32x3")
 
 
 @triton.jit

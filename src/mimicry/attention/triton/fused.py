@@ -9,7 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from mimicry.attention.triton import launch
 from mimicry.attention.triton.problem import DTYPES, INTERPRETED, Problem
-from mimicry.attention.triton.tiles import H100, Plan
+from mimicry.attention.triton.tiles import Plan, default_plan
 from mimicry.shapes import KeyMask, Keys, Outputs, PerFeature, Queries, Values
 
 # Largest |W x + b| at which nothing overflows or vanishes in float32: exponents of products stay within +-3 * 38, those
@@ -54,7 +54,8 @@ def hedgehog_attention(
     operands of products.
 
     Args:
-        q: float32, float16 or bfloat16; width and number of features are powers of two from 16 to 128.
+        q: float32, float16 or bfloat16; width and number of features are powers of two from 16 to 128, to 64 for
+            float32 on a GPU.
         k: keys, as many as queries when causal.
         v: values of the same dtype, their width also a power of two from 16 to 128.
         query_map: of the queries.
@@ -65,7 +66,7 @@ def hedgehog_attention(
             without one, |W x + b| must stay below `LIMIT` for queries and keys, which is not checked. With the largest
             exponent of all keys per feature, any size is safe when not causal.
         eps: floor of the normaliser, > 0; rows without a visible key are 0.
-        plan: tile sizes; None takes those for an H100.
+        plan: tile sizes; None takes those for an H100, unmeasured so far.
 
     Returns:
         Outputs in the inputs' dtype.
@@ -99,7 +100,20 @@ def problem_of(
     mask = None if key_mask is None else key_mask.contiguous()
     shift = None if key_shift is None else key_shift.detach().float().contiguous()
     widest = max(q.shape[3], v.shape[3], query_map.weight.shape[1])
-    return Problem(q, k, v, q_weight, q_bias, k_weight, k_bias, mask, shift, causal, eps, plan or H100[widest])
+    return Problem(
+        q,
+        k,
+        v,
+        q_weight,
+        q_bias,
+        k_weight,
+        k_bias,
+        mask,
+        shift,
+        causal,
+        eps,
+        plan or default_plan(widest, q.dtype, q.device),
+    )
 
 
 class _HedgehogAttention(torch.autograd.Function):

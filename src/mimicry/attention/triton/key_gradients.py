@@ -97,26 +97,30 @@ def key_gradients(
             incoming = load_tile(dy, dy_strides[2], start, columns, start + rows < queries, CHUNK)
             # One row per key, here and below, so that no product has to be transposed.
             later = rows[:, None] <= rows[None, :]
-            t = tl.where(later, product(values, tl.trans(incoming), OPERAND) - once * along[None, :], 0.0)
+            t = product(values, tl.trans(incoming), OPERAND) - once * along[None, :]
+            # Rounded here and not by every product: half the registers from here on.
+            t = tl.where(later, t, 0.0).to(OPERAND)
         phi = key_features(u, shift_plus, visible, 1)
         dvalues = product(phi, qd_plus, OPERAND)
         dphi = product(values, tl.trans(qd_plus), OPERAND) - once * q_plus[None, :]
         if CAUSAL:
             p = normalised_features(q_u, shift_plus, largest, inverse, 1)
+            q_plus += tl.sum(p * along[:, None], axis=0)
+            p = p.to(OPERAND)
             weights = product(phi, tl.trans(p), OPERAND)
             dphi = accumulate(dphi, t, p, OPERAND)
             qd_plus = accumulate(qd_plus, tl.trans(p), incoming, OPERAND)
-            q_plus += tl.sum(p * along[:, None], axis=0)
         du = phi * dphi
         phi = key_features(u, shift_minus, visible, -1)
         dvalues = accumulate(dvalues, phi, qd_minus, OPERAND)
         dphi = product(values, tl.trans(qd_minus), OPERAND) - once * q_minus[None, :]
         if CAUSAL:
             p = normalised_features(q_u, shift_minus, largest, inverse, -1)
+            q_minus += tl.sum(p * along[:, None], axis=0)
+            p = p.to(OPERAND)
             weights = accumulate(weights, phi, tl.trans(p), OPERAND)
             dphi = accumulate(dphi, t, p, OPERAND)
             qd_minus = accumulate(qd_minus, tl.trans(p), incoming, OPERAND)
-            q_minus += tl.sum(p * along[:, None], axis=0)
             dvalues = accumulate(dvalues, tl.where(later, weights, 0.0), incoming, OPERAND)
         du -= phi * dphi
         present = start + rows < tokens

@@ -29,7 +29,7 @@ def query_gradients(
     HEADS: tl.constexpr, MAP_HEADS: tl.constexpr, WIDTH: tl.constexpr, FEATURES: tl.constexpr, VALUE: tl.constexpr,
     TILE: tl.constexpr, CHUNK: tl.constexpr, INPUT: tl.constexpr, OPERAND: tl.constexpr, CAUSAL: tl.constexpr,
 ):  # fmt: skip
-    """The dq of one segment, and its shares of the gradients by the query map. Grid as before, a share per tile of v."""
+    """The dq of one segment, and its shares of the gradients by the query map; dq in one share per tile of v."""
     head, part, tile = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     width, columns = tl.arange(0, WIDTH), tile * TILE + tl.arange(0, TILE)
     rows = tl.arange(0, CHUNK)
@@ -65,18 +65,21 @@ def query_gradients(
             values = load_tile(v, v_strides[2], start, columns, visible, CHUNK)
             k_u = project(keys, k_w, k_b, INPUT)
             t = product(incoming, tl.trans(values), OPERAND) - along[:, None]
-            t = tl.where(rows[:, None] >= rows[None, :], t, 0.0)
+            # Rounded here and not by every product: half the registers from here on.
+            t = tl.where(rows[:, None] >= rows[None, :], t, 0.0).to(OPERAND)
             phi = key_features(k_u, shift_plus, visible, 1)
+            k_plus += tl.sum(phi, axis=0)
+            phi = phi.to(OPERAND)
             dphi = accumulate(dphi, t, phi, OPERAND)
             kv_plus = accumulate(kv_plus, tl.trans(phi), values, OPERAND)
-            k_plus += tl.sum(phi, axis=0)
         du = normalised_features(u, shift_plus, largest, inverse, 1) * dphi
         dphi = product(incoming, tl.trans(kv_minus), OPERAND) - along[:, None] * k_minus[None, :]
         if CAUSAL:
             phi = key_features(k_u, shift_minus, visible, -1)
+            k_minus += tl.sum(phi, axis=0)
+            phi = phi.to(OPERAND)
             dphi = accumulate(dphi, t, phi, OPERAND)
             kv_minus = accumulate(kv_minus, tl.trans(phi), values, OPERAND)
-            k_minus += tl.sum(phi, axis=0)
         du -= normalised_features(u, shift_minus, largest, inverse, -1) * dphi
         store_tile(dq, dq_strides[2], start, width, present, product(du, tl.trans(q_w), OPERAND), CHUNK)
         weight = accumulate(weight, tl.trans(du), x, OPERAND)
