@@ -19,6 +19,9 @@ import torch  # noqa: E402
 
 # Several test workers share the cores.
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    # Before anything imports Triton, which reads it as it loads: its kernels then run in its interpreter.
+    os.environ["TRITON_INTERPRET"] = "1"
 
 
 @pytest.fixture(autouse=True)
