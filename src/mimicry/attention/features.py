@@ -70,6 +70,23 @@ class BlockFeatures:
         if key_mask is not None:
             out.masked_fill_(~key_mask.unflatten(1, out.shape[2:4])[:, None, :, :, None], 0.0)
 
+    def all_queries(self, q: Queries) -> QueryFeatures:
+        """Features of all queries at once, with gradients."""
+        if self.shift is None:
+            return self.query_map(q.to(self.dtype))
+        assert isinstance(self.query_map, LogFeatureMap)
+        log = self.query_map.log_features(q.to(self.dtype)) + finite(self.shift)
+        return (log - log.detach().amax(dim=-1, keepdim=True)).exp()
+
+    def all_keys(self, k: Keys, key_mask: KeyMask | None) -> KeyFeatures:
+        """The same of keys, 0 where masked."""
+        if self.shift is None:
+            phi = self.key_map(k.to(self.dtype))
+        else:
+            assert isinstance(self.key_map, LogFeatureMap)
+            phi = (self.key_map.log_features(k.to(self.dtype)) - finite(self.shift)).exp()
+        return phi if key_mask is None else phi.masked_fill(~key_mask[:, None, :, None], 0.0)
+
     def pull_back(
         self,
         feature_map: FeatureMap,
@@ -166,6 +183,23 @@ def first_row_in_range(log_k: LogKeyFeatures, past: int, key_mask: KeyMask | Non
     # Examples without any visible key have -inf on both sides.
     ahead = (log_k.amax(dim=2) - most).masked_fill(most.isneginf(), 0.0)
     return bool((ahead <= COMMON_RANGE).all())
+
+
+def layer_features(
+    query_map: FeatureMap, key_map: FeatureMap, q: Queries, k: Keys, key_mask: KeyMask | None, causal: bool
+) -> tuple[QueryFeatures, KeyFeatures, bool]:
+    """Features of all q and k in at least float32, or their logarithms (then True); masked keys count as zero."""
+    dtype = _at_least_float32(q)
+    start = k.shape[2] - q.shape[2] if causal else 0
+    if isinstance(query_map, LogFeatureMap) and isinstance(key_map, LogFeatureMap):
+        phi_q, phi_k = query_map.log_features(q.to(dtype), start), key_map.log_features(k.to(dtype))
+        zero, logarithmic = -torch.inf, True
+    else:
+        phi_q, phi_k = query_map(q.to(dtype), start), key_map(k.to(dtype))
+        zero, logarithmic = 0.0, False
+    if key_mask is not None:
+        phi_k = phi_k.masked_fill(~key_mask[:, None, :, None], zero)
+    return phi_q, phi_k, logarithmic
 
 
 def finite(shift: Tensor) -> Tensor:

@@ -5,23 +5,14 @@ from collections.abc import Callable
 
 import torch
 
-from mimicry.attention.backend import Backend, announce, check_backend, choose
+from mimicry.attention.backend import Backend, check_backend, choose
 from mimicry.attention.base import Attention, AttentionDims
-from mimicry.attention.causal import causal_log_outputs, causal_log_scores, causal_outputs, normalise
-from mimicry.attention.feature_maps.base import FeatureMap, KernelFeatureMap, LogFeatureMap
-from mimicry.attention.features import (
-    BlockFeatures,
-    first_exponents,
-    first_row_in_range,
-    is_exponential,
-    largest_exponents,
-    needs_shift,
-    one_shift_serves,
-    shifted,
-)
+from mimicry.attention.causal import causal_log_scores, normalise
+from mimicry.attention.feature_maps.base import FeatureMap, KernelFeatureMap
+from mimicry.attention.features import first_row_in_range, layer_features, shifted
+from mimicry.attention.forms import attend
 from mimicry.attention.recurrent import initial_state, resume
 from mimicry.attention.state import LinearState
-from mimicry.attention.streaming import streaming_attention
 from mimicry.shapes import (
     KeyFeatures,
     KeyMask,
@@ -39,11 +30,11 @@ from mimicry.shapes import (
 class LinearAttention(Attention):
     """a_ij = phi(q_i) . phi(k_j) / sum_m phi(q_i) . phi(k_m); y_i = sum_j a_ij v_j. Source: arXiv 2402.04347, Eq. 2.
 
-    Four forms give the same outputs: over all pairs (`weights`, backend "reference"), over blocks of tokens
-    ("chunked", bidirectional or causal), and token by token (`resume`). Features, sums and states are in float32
-    (float64 for float64 inputs). Where plain exponentials might leave float32's range, they are evaluated as
-    exp(log phi - shift) with one shift per feature common to all keys, and one per query: both cancel exactly in a_ij,
-    so gradients need not flow through them, and no projection is too large for exp.
+    Four forms give the same outputs: over all pairs (`weights`, backend "reference"); over blocks of tokens,
+    bidirectional or causal ("chunked", on GPUs "triton" or "fla"); and token by token (`resume`). Features, sums and
+    states are in float32 (float64 for float64 inputs). Where plain exponentials might leave float32's range, they are
+    evaluated as exp(log phi - shift) with one shift per feature common to all keys, and one per query: both cancel
+    exactly in a_ij, so gradients need not flow through them, and no projection is too large for exp.
 
     Args:
         dims: sizes of the layer.
@@ -80,12 +71,12 @@ class LinearAttention(Attention):
 
     def forward(self, q: Queries, k: Keys, v: Values, key_mask: KeyMask | None = None) -> Outputs:
         self.check(q, k, key_mask, v)
-        form = choose(self.backend, self.query_map, q, k, self.dims.causal)
+        form = choose(self.backend, self.query_map, q, k, v, self.dims.causal)
         with torch.autocast(q.device.type, enabled=False):
             if form == "reference":
                 scores = self._scores(q, k, key_mask)
                 return normalise(scores @ v.to(scores.dtype), scores.sum(dim=-1), self.eps).to(v.dtype)
-            return self._chunked(q, k, v, key_mask)
+            return attend(form, self.query_map, self.key_map, q, k, v, key_mask, self.dims.causal, self.eps)
 
     def weights(self, q: Queries, k: Keys, key_mask: KeyMask | None = None) -> Weights:
         self.check(q, k, key_mask)
@@ -114,7 +105,7 @@ class LinearAttention(Attention):
         """
         self.check(q, k, key_mask)
         with torch.autocast(q.device.type, enabled=False):
-            phi_q, phi_k, logarithmic = self._features(q, k, key_mask)
+            phi_q, phi_k, logarithmic = layer_features(self.query_map, self.key_map, q, k, key_mask, self.dims.causal)
             if not logarithmic:
                 return phi_q, phi_k
             if self.dims.causal and not first_row_in_range(phi_k, k.shape[2] - q.shape[2], key_mask):
@@ -148,26 +139,6 @@ class LinearAttention(Attention):
         """The state before any token, for values like `v`."""
         return initial_state(self.key_map, v)
 
-    def _chunked(self, q: Queries, k: Keys, v: Values, key_mask: KeyMask | None) -> Outputs:
-        shift, causal = None, self.dims.causal
-        dtype = torch.promote_types(q.dtype, torch.float32)
-        if causal and q.shape[2] != k.shape[2]:
-            return self._pairs_inside_chunks(q, k, v, key_mask)
-        if is_exponential(self.query_map, self.key_map) and needs_shift(self.query_map, self.key_map, q, k):
-            assert isinstance(self.key_map, LogFeatureMap)
-            shift = largest_exponents(self.key_map, k, key_mask)
-            if causal and not one_shift_serves(shift, first_exponents(self.key_map, k, key_mask)):
-                announce("%s: keys grow by more than e^60 along the sequence; shifts follow each chunk", self.query_map)
-                return self._pairs_inside_chunks(q, k, v, key_mask)
-        features = BlockFeatures(self.query_map, self.key_map, shift, dtype)
-        return streaming_attention(features, q, k, v, key_mask, causal, self.eps)
-
-    def _pairs_inside_chunks(self, q: Queries, k: Keys, v: Values, key_mask: KeyMask | None) -> Outputs:
-        """Causal outputs for any growth of exponents and any number of earlier keys, through plain autograd."""
-        phi_q, phi_k, logarithmic = self._features(q, k, key_mask)
-        attend = causal_log_outputs if logarithmic else causal_outputs
-        return attend(phi_q, phi_k, v.to(phi_k.dtype), self.eps).to(v.dtype)
-
     def _scores(self, q: Queries, k: Keys, key_mask: KeyMask | None) -> Scores:
         """Products of the features of all pairs, each row up to a factor of its own; 0 for keys out of sight."""
         # The map of the keys is the same or a copy.
@@ -175,24 +146,10 @@ class LinearAttention(Attention):
             dtype = torch.promote_types(q.dtype, torch.float32)
             scores, visible = self.query_map.kernel(q.to(dtype), k.to(dtype)), self.visible(q, k, key_mask)
             return scores if visible is None else scores.masked_fill(~visible, 0.0)
-        phi_q, phi_k, logarithmic = self._features(q, k, key_mask)
+        phi_q, phi_k, logarithmic = layer_features(self.query_map, self.key_map, q, k, key_mask, self.dims.causal)
         if logarithmic and self.dims.causal:
             return causal_log_scores(phi_q, phi_k)
         if logarithmic:
             phi_q, phi_k = shifted(phi_q, phi_k)
         scores = torch.einsum("bhnf,bhmf->bhnm", phi_q, phi_k)
         return scores.tril(k.shape[2] - q.shape[2]) if self.dims.causal else scores
-
-    def _features(self, q: Queries, k: Keys, key_mask: KeyMask | None) -> tuple[QueryFeatures, KeyFeatures, bool]:
-        """Features of q and k in at least float32, or their logarithms (then True); masked keys count as zero."""
-        dtype = torch.promote_types(q.dtype, torch.float32)
-        start = k.shape[2] - q.shape[2] if self.dims.causal else 0
-        if isinstance(self.query_map, LogFeatureMap) and isinstance(self.key_map, LogFeatureMap):
-            phi_q, phi_k = self.query_map.log_features(q.to(dtype), start), self.key_map.log_features(k.to(dtype))
-            zero, logarithmic = -torch.inf, True
-        else:
-            phi_q, phi_k = self.query_map(q.to(dtype), start), self.key_map(k.to(dtype))
-            zero, logarithmic = 0.0, False
-        if key_mask is not None:
-            phi_k = phi_k.masked_fill(~key_mask[:, None, :, None], zero)
-        return phi_q, phi_k, logarithmic

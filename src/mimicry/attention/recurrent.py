@@ -1,5 +1,6 @@
 """Causal linear attention with an explicit state: prompts in pieces of any length, then one token after another."""
 
+import math
 from dataclasses import replace
 
 import torch
@@ -17,18 +18,16 @@ from mimicry.attention.features import (
 )
 from mimicry.attention.state import LinearState
 from mimicry.attention.streaming import batches
-from mimicry.attention.streaming_blocks import inverse_of
 from mimicry.attention.streaming_causal import sweep
-from mimicry.shapes import KeyMask, Keys, Outputs, PerFeature, Queries, Values
+from mimicry.shapes import Features, KeyFeatures, KeyMask, Keys, Outputs, PerFeature, Queries, QueryFeatures, Values
 
 
 def initial_state(key_map: FeatureMap, v: Values) -> LinearState:
     """The state before any token, for values like `v`."""
     batch, heads, _, width = v.shape
-    dtype, f = torch.promote_types(v.dtype, torch.float32), key_map.feature_dim
-    kv = v.new_zeros(batch, heads, f, width, dtype=dtype)
-    shift = kv.new_full((batch, heads, 1, f), -torch.inf if isinstance(key_map, LogFeatureMap) else 0.0)
-    return LinearState(kv, kv.new_zeros(batch, heads, f), shift, tokens=0)
+    dtype = torch.promote_types(v.dtype, torch.float32)
+    kv = v.new_zeros(batch, heads, key_map.feature_dim, width, dtype=dtype)
+    return LinearState(kv, kv.new_zeros(kv.shape[:3]), None, tokens=0)
 
 
 @torch.no_grad()
@@ -45,38 +44,21 @@ def resume(
     """See `LinearAttention.resume`."""
     if q.shape[2] != k.shape[2]:
         raise ValueError(f"q must have as many tokens as k ({k.shape[2]}) to resume, got {q.shape[2]}")
-    before = initial_state(key_map, v) if state is None else state
-    _check(before, initial_state(key_map, v), key_map, k.shape[2])
+    if state is None:
+        state = initial_state(key_map, v)
+    else:
+        _check(state, key_map, v)
+    if key_map.max_length is not None and state.tokens + k.shape[2] > key_map.max_length:
+        raise ValueError(f"tokens must be <= max_length = {key_map.max_length}, got {state.tokens} + {k.shape[2]}")
     with torch.autocast(q.device.type, enabled=False):
         if k.shape[2] == 0:
-            return v.new_empty(v.shape), before
+            return v.new_empty(v.shape), state
         if k.shape[2] == 1:
-            return _step(query_map, key_map, eps, q, k, v, before, key_mask)
-        shift, plain = before.shift, True
-        if is_exponential(query_map, key_map):
-            assert isinstance(key_map, LogFeatureMap)
-            settled = before.shift.isneginf() | (before.shift.abs() <= PLAIN_RANGE)
-            plain = bool(settled.all()) and not needs_shift(query_map, key_map, q, k)
-            if plain:
-                shift = torch.zeros_like(before.shift)
-            else:
-                shift = torch.maximum(before.shift, largest_exponents(key_map, k, key_mask, before.tokens))
-                first = first_exponents(key_map, k, key_mask, before.tokens)
-                if not one_shift_serves(shift, torch.where(before.shift.isneginf(), first, before.shift)):
-                    # Exponents grow too much for one shift; halves have less to span, single tokens nothing.
-                    middle = k.shape[2] // 2
-                    parts = []
-                    for half in (slice(None, middle), slice(middle, None)):
-                        mask = None if key_mask is None else key_mask[:, half]
-                        part, before = resume(
-                            query_map, key_map, eps, q[:, :, half], k[:, :, half], v[:, :, half], before, mask
-                        )
-                        parts.append(part)
-                    return torch.cat(parts, dim=2), before
-        return _sweep(query_map, key_map, eps, q, k, v, _rescaled(before, shift), key_mask, plain)
+            return _step(query_map, key_map, eps, q, k, v, state, key_mask)
+        return _many(query_map, key_map, eps, q, k, v, state, key_mask)
 
 
-def _sweep(
+def _many(
     query_map: FeatureMap,
     key_map: FeatureMap,
     eps: float,
@@ -85,20 +67,33 @@ def _sweep(
     v: Values,
     state: LinearState,
     key_mask: KeyMask | None,
-    plain: bool,
 ) -> tuple[Outputs, LinearState]:
-    """Many tokens under the shift of `state`, which is 0 if `plain`."""
-    features = BlockFeatures(query_map, key_map, None if plain else state.shift, state.kv.dtype)
+    """Several tokens, under one shift or in halves that have one each."""
+    if state.shift is not None or needs_shift(query_map, key_map, q, k):
+        assert isinstance(key_map, LogFeatureMap)
+        state = _with_shift(state)
+        assert state.shift is not None
+        shift = torch.maximum(state.shift, largest_exponents(key_map, k, key_mask, state.tokens))
+        first = first_exponents(key_map, k, key_mask, state.tokens)
+        if not one_shift_serves(shift, torch.where(state.shift.isneginf(), first, state.shift)):
+            # Exponents grow too much for one shift; halves have less to span, single tokens nothing.
+            middle, parts = k.shape[2] // 2, []
+            for half in (slice(None, middle), slice(middle, None)):
+                mask = None if key_mask is None else key_mask[:, half]
+                some = (q[:, :, half], k[:, :, half], v[:, :, half], state, mask)
+                part, state = resume(query_map, key_map, eps, *some)
+                parts.append(part)
+            return torch.cat(parts, dim=2), state
+        state = _rescaled(state, shift)
+    features = BlockFeatures(query_map, key_map, state.shift, state.kv.dtype)
     out, inverse = v.new_empty(v.shape), state.k.new_empty(q.shape[:3])
     kv, total = torch.empty_like(state.kv), torch.empty_like(state.k)
     for rows, block in batches(q.shape, q.shape[2], key_map.feature_dim):
         mask = None if key_mask is None else key_mask[rows]
         carried = (state.kv[rows], state.k[rows])
-        some = (q[rows], k[rows], v[rows], mask, eps, block, out[rows], inverse[rows], carried, False, state.tokens)
-        _, (kv[rows], total[rows]) = sweep(features.rows(rows), *some)
-    # Where no key was visible there is nothing to keep in scale, and the next key sets the shift.
-    unseen = is_exponential(query_map, key_map) & (total == 0)[:, :, None]
-    return out, LinearState(kv, total, state.shift.masked_fill(unseen, -torch.inf), state.tokens + k.shape[2])
+        some_rows = (q[rows], k[rows], v[rows], mask, eps, block, out[rows], inverse[rows], carried, False)
+        _, (kv[rows], total[rows]) = sweep(features.rows(rows), *some_rows, state.tokens)
+    return out, LinearState(kv, total, state.shift, state.tokens + k.shape[2])
 
 
 def _step(
@@ -112,43 +107,75 @@ def _step(
     key_mask: KeyMask | None,
 ) -> tuple[Outputs, LinearState]:
     """One token."""
-    dtype = state.kv.dtype
-    x_q, x_k = q.to(dtype), k.to(dtype)
-    if isinstance(key_map, LogFeatureMap) and isinstance(query_map, LogFeatureMap):
-        log_k = key_map.log_features(x_k, state.tokens)
-        if key_mask is not None:
-            log_k = log_k.masked_fill(~key_mask[:, None, :, None], -torch.inf)
-        # Exponents may pass the shift by PLAIN_RANGE before it follows: most tokens leave the state's scale alone.
-        larger = log_k > state.shift + PLAIN_RANGE
-        if bool(larger.any()):
-            state = _rescaled(state, torch.where(larger, log_k, state.shift))
-        shift = finite(state.shift)
-        log_q = query_map.log_features(x_q, state.tokens) + shift
-        phi_q, phi_k = (log_q - log_q.amax(dim=-1, keepdim=True)).exp_(), (log_k - shift).exp_()
-    else:
+    x_q, x_k = q.to(state.kv.dtype), k.to(state.kv.dtype)
+    plain = state.shift is None
+    if plain:
         phi_q, phi_k = query_map(x_q, state.tokens), key_map(x_k, state.tokens)
-        if key_mask is not None:
-            phi_k = phi_k.masked_fill(~key_mask[:, None, :, None], 0.0)
-    kv = torch.addcmul(state.kv, phi_k.mT, v.to(dtype))
+        plain = not is_exponential(query_map, key_map) or (_in_range(phi_q) and _in_range(phi_k))
+    if not plain:
+        phi_q, phi_k, state = _shifted_token(query_map, key_map, x_q, x_k, state, key_mask)
+    if key_mask is not None:
+        phi_k = phi_k.masked_fill(~key_mask[:, None, :, None], 0.0)
+    kv = torch.addcmul(state.kv, phi_k.mT, v.to(state.kv.dtype))
     total = state.k + phi_k[:, :, 0]
-    inverse = inverse_of((phi_q[:, :, 0] * total).sum(dim=-1), eps)
-    out = (phi_q @ kv).mul_(inverse[..., None, None]).to(v.dtype)
-    return out, LinearState(kv, total, state.shift, state.tokens + 1)
+    rows = phi_q.flatten(0, 1)
+    denominator = torch.bmm(rows, total.flatten(0, 1)[..., None]).clamp_(min=eps)
+    out = torch.bmm(rows, kv.flatten(0, 1)).div_(denominator)
+    return out.view(v.shape).to(v.dtype), LinearState(kv, total, state.shift, state.tokens + 1)
+
+
+def _shifted_token(
+    query_map: FeatureMap, key_map: FeatureMap, q: Queries, k: Keys, state: LinearState, key_mask: KeyMask | None
+) -> tuple[QueryFeatures, KeyFeatures, LinearState]:
+    """Features of one token under the state's shift, and the state under a shift that this key may have raised."""
+    assert isinstance(query_map, LogFeatureMap)
+    assert isinstance(key_map, LogFeatureMap)
+    state = _with_shift(state)
+    assert state.shift is not None
+    log_k = key_map.log_features(k, state.tokens)
+    if key_mask is not None:
+        log_k = log_k.masked_fill(~key_mask[:, None, :, None], -torch.inf)
+    # Exponents may pass the shift by PLAIN_RANGE before it follows: most tokens leave the state's scale alone.
+    larger = log_k > state.shift + PLAIN_RANGE
+    if bool(larger.any()):
+        state = _rescaled(state, torch.where(larger, log_k, state.shift))
+    assert state.shift is not None
+    shift = finite(state.shift)
+    log_q = query_map.log_features(q, state.tokens) + shift
+    return (log_q - log_q.amax(dim=-1, keepdim=True)).exp_(), (log_k - shift).exp_(), state
+
+
+def _in_range(phi: Features) -> bool:
+    """Whether no |log phi| exceeds PLAIN_RANGE; False for NaN."""
+    least, most = (extreme.item() for extreme in phi.aminmax())
+    return least >= math.exp(-PLAIN_RANGE) and most <= math.exp(PLAIN_RANGE)
+
+
+def _with_shift(state: LinearState) -> LinearState:
+    """The same state with its shift written out."""
+    if state.shift is not None:
+        return state
+    # Where no key was visible there is nothing to keep in scale, and the next key sets the shift.
+    return replace(state, shift=torch.zeros_like(state.k).masked_fill_(state.k == 0, -torch.inf)[:, :, None])
 
 
 def _rescaled(state: LinearState, shift: PerFeature) -> LinearState:
     """The same state under another shift."""
+    assert state.shift is not None
     factor = (state.shift - finite(shift)).exp()[:, :, 0]
     return replace(state, kv=state.kv * factor[..., None], k=state.k * factor, shift=shift)
 
 
-def _check(state: LinearState, fitting: LinearState, key_map: FeatureMap, tokens: int) -> None:
-    for name in ("kv", "k", "shift"):
-        mine, expected = getattr(state, name), getattr(fitting, name)
-        if (mine.shape, mine.dtype, mine.device) != (expected.shape, expected.dtype, expected.device):
+def _check(state: LinearState, key_map: FeatureMap, v: Values) -> None:
+    batch, heads, _, width = v.shape
+    f, dtype = key_map.feature_dim, torch.promote_types(v.dtype, torch.float32)
+    shapes = {"kv": (batch, heads, f, width), "k": (batch, heads, f), "shift": (batch, heads, 1, f)}
+    for name, shape in shapes.items():
+        mine = getattr(state, name)
+        if mine is not None and (mine.shape, mine.dtype, mine.device) != (shape, dtype, v.device):
             raise ValueError(
-                f"state.{name} must be {tuple(expected.shape)} {expected.dtype} on {expected.device} for this layer "
-                f"and batch, got {tuple(mine.shape)} {mine.dtype} on {mine.device}"
+                f"state.{name} must be {shape} {dtype} on {v.device} for this layer and batch, "
+                f"got {tuple(mine.shape)} {mine.dtype} on {mine.device}"
             )
-    if key_map.max_length is not None and state.tokens + tokens > key_map.max_length:
-        raise ValueError(f"tokens must be <= max_length = {key_map.max_length}, got {state.tokens} + {tokens}")
+    if state.shift is not None and not isinstance(key_map, LogFeatureMap):
+        raise ValueError(f"state.shift must be None for {type(key_map).__name__}, whose features are no exponentials")

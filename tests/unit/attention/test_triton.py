@@ -207,13 +207,13 @@ def test_decoding_may_begin_without_a_prompt_and_with_a_shift() -> None:
 
 def test_sizes_and_dtypes_the_kernels_are_not_made_for_are_refused() -> None:
     (q, k, v), (query_map, key_map) = inputs(4, 4), split(maps())
-    with pytest.raises(ValueError, match="num_features must be one of"):
+    with pytest.raises(ValueError, match="numbers of features must be among"):
         hedgehog_attention(q, k, v, *split(maps(features=24)), causal=True)
-    with pytest.raises(ValueError, match="head_dim must be one of"):
+    with pytest.raises(ValueError, match=r"widths .* must be among"):
         hedgehog_attention(q[..., :8], k[..., :8], v, query_map, key_map, causal=True)
     with pytest.raises(ValueError, match="share float32, float16 or bfloat16"):
         hedgehog_attention(q.double(), k.double(), v.double(), query_map, key_map, causal=True)
-    with pytest.raises(ValueError, match="as many tokens as k"):
+    with pytest.raises(ValueError, match="queries must be as many as keys"):
         hedgehog_attention(q[:, :, :2], k, v, query_map, key_map, causal=True)
     with pytest.raises(ValueError, match="1 token when decoding"):
         decode(q, k, v, prompt_state(k, v, key_map), query_map, key_map)

@@ -41,6 +41,10 @@ class HedgehogFeatureMap(LogFeatureMap):
         return torch.cat([u, -u], dim=-1)
 
     def forward(self, x: HeadStates, start: int = 0) -> Features:
+        if not torch.is_grad_enabled() and x.shape[2] == 1:
+            # When decoding, scaling the matrix for powers of two would cost more than exponentials do.
+            u = self.projection(x)
+            return torch.cat([u, -u], dim=-1).exp_()
         features: Features = _ExponentialPair.apply(self.projection(x, factor=LOG2_E))  # type: ignore[no-untyped-call]
         return features
 

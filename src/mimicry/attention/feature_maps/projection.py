@@ -54,8 +54,13 @@ class HeadProjection(nn.Module):
 
     def forward(self, x: HeadStates, factor: float = 1.0) -> Features:
         """`factor` times the projection, at no cost per token."""
-        u = torch.matmul(x, self._weight(x, factor).mT)
-        return u if self.bias is None else u.add_(self.bias.to(x.dtype) * factor)
+        weight = self._weight(x, factor).mT
+        if x.shape[0] == 1 and x.shape[2] == 1 and self.bias is not None:
+            # One call instead of several, which is what decoding waits for.
+            bias = self.bias.to(x.dtype).expand(weight.shape[0], -1, -1)
+            return torch.baddbmm(bias, x[0], weight, beta=factor)[None]
+        u = torch.matmul(x, weight)
+        return u if self.bias is None else u.add_(self.bias.to(x.dtype), alpha=factor)
 
     def bound(self, x: HeadStates) -> Tensor:
         """One number no |W x + b| of these tokens exceeds: |W_f| |x| + |b_f|, largest over heads, tokens and rows."""
@@ -69,7 +74,7 @@ class HeadProjection(nn.Module):
         # A batch of one needs no copy of the matrices.
         several = weight if x.shape[0] == 1 else weight.repeat(x.shape[0], 1, 1)
         torch.bmm(x.flatten(0, 1), several, out=out.flatten(0, 1))
-        return out if self.bias is None else out.add_(self.bias.to(x.dtype) * factor)
+        return out if self.bias is None else out.add_(self.bias.to(x.dtype), alpha=factor)
 
     def pull_back(self, x: HeadStates, of_u: Features) -> tuple[HeadStates, dict[str, Tensor]]:
         """Gradients of `x` and of weight and bias, given that of the projection."""
@@ -85,7 +90,9 @@ class HeadProjection(nn.Module):
 
     def _weight(self, x: HeadStates, factor: float) -> HeadMatrix:
         """The matrix of every head, in the dtype of `x`, with all scales in it."""
-        return (self.weight.to(x.dtype) * (factor * self.input_scale)).expand(x.shape[1], -1, -1)
+        scale = factor * self.input_scale
+        weight = self.weight.to(x.dtype)
+        return (weight if scale == 1.0 else weight * scale).expand(x.shape[1], -1, -1)
 
 
 def _identity_then_orthogonal_(weight: Tensor) -> None:

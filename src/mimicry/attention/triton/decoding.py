@@ -9,7 +9,7 @@ import triton.language as tl
 from mimicry.attention.triton import launch
 from mimicry.attention.triton.features import load_map, load_shift
 from mimicry.attention.triton.fused import LinearMap, problem_of
-from mimicry.shapes import KeyMask, Keys, KState, KVState, Outputs, PerFeature, Queries, Values
+from mimicry.shapes import KeyMask, Keys, KeyState, KVState, Outputs, PerFeature, Queries, Values
 
 # Value columns whose state a program holds at a time.
 VALUE_TILE = 32
@@ -24,7 +24,7 @@ class DecodingState(NamedTuple):
     """
 
     kv_state: KVState
-    k_state: KState
+    k_state: KeyState
 
 
 def prompt_state(

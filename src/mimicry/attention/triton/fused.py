@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from mimicry.attention.triton import launch
+from mimicry.attention.triton import launch, unfit
 from mimicry.attention.triton.problem import DTYPES, INTERPRETED, Problem
 from mimicry.attention.triton.tiles import Plan, default_plan
 from mimicry.shapes import KeyMask, Keys, Outputs, PerFeature, Queries, Values
@@ -15,7 +15,6 @@ from mimicry.shapes import KeyMask, Keys, Outputs, PerFeature, Queries, Values
 # Largest |W x + b| at which nothing overflows or vanishes in float32: exponents of products stay within +-3 * 38, those
 # of features within +-2 * 38.
 LIMIT = 38.0
-WIDTHS = (16, 32, 64, 128)
 
 
 class LinearMap(NamedTuple):
@@ -155,11 +154,9 @@ def _check(
     heads, features = q.shape[1], query_map.weight.shape[1]
     if k.shape[:2] != q.shape[:2] or k.shape[3] != q.shape[3] or v.shape[:3] != k.shape[:3]:
         raise ValueError(f"k and v must fit q {tuple(q.shape)}, got {tuple(k.shape)} and {tuple(v.shape)}")
-    for name, size in (("head_dim", q.shape[3]), ("num_features", features), ("value width", v.shape[3])):
-        if size not in WIDTHS:
-            raise ValueError(f"{name} must be one of {WIDTHS}, got {size}")
-    if causal and q.shape[2] != k.shape[2]:
-        raise ValueError(f"q must have as many tokens as k ({k.shape[2]}) when causal, got {q.shape[2]}")
+    sizes = (q.shape[3], v.shape[3], features)
+    if (reason := unfit(sizes, q.dtype, causal, q.shape[2], k.shape[2])) is not None:
+        raise ValueError(reason)
     if eps <= 0:
         raise ValueError(f"eps must be > 0, got {eps}")
     for name, linear in (("query_map", query_map), ("key_map", key_map)):
