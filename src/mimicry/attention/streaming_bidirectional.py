@@ -12,17 +12,22 @@ def sum_keys(features: BlockFeatures, k: Keys, v: Values, key_mask: KeyMask | No
     """Sums of phi(k) v^T and of phi(k) over all visible keys."""
     memory = scratch(features.dtype, v.device)
     batch, heads, tokens, width = v.shape
-    kv = v.new_zeros(batch * heads, features.key_map.feature_dim, width, dtype=features.dtype)
-    total = kv.new_zeros(kv.shape[:2])
+    f = features.key_map.feature_dim
+    kv, total = v.new_empty(batch * heads, f, width, dtype=features.dtype), None
     for first in range(0, tokens, block):
         at = slice(first, first + block)
         mask = None if key_mask is None else key_mask[:, at]
         values = v[:, :, at].to(features.dtype).flatten(0, 1)
-        phi = memory.take("phi", batch, heads, 1, values.shape[1], kv.shape[1])
+        phi = memory.take("phi", batch, heads, 1, values.shape[1], f)
         features.write_keys(k[:, :, at].to(features.dtype), first, mask, phi, memory)
-        kv.baddbmm_(phi.flatten(0, 2).mT, values)
-        total += phi.flatten(0, 2).sum(dim=1)
-    return kv, total
+        rows = phi.flatten(0, 2)
+        if total is None:
+            torch.bmm(rows.mT, values, out=kv)
+            total = rows.sum(dim=1)
+        else:
+            kv.baddbmm_(rows.mT, values)
+            total += rows.sum(dim=1)
+    return (kv.zero_(), kv.new_zeros(kv.shape[:2])) if total is None else (kv, total)
 
 
 def read_all(

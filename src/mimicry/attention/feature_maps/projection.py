@@ -71,9 +71,9 @@ class HeadProjection(nn.Module):
     def write(self, x: HeadStates, factor: float, out: Features) -> Features:
         """`forward` without gradients, written to `out`."""
         weight = self._weight(x, factor).mT
-        # A batch of one needs no copy of the matrices.
-        several = weight if x.shape[0] == 1 else weight.repeat(x.shape[0], 1, 1)
-        torch.bmm(x.flatten(0, 1), several, out=out.flatten(0, 1))
+        # Example by example: a product over all of them at once would first copy the matrices for each.
+        for one, written in zip(x, out, strict=True):
+            torch.bmm(one, weight, out=written)
         return out if self.bias is None else out.add_(self.bias.to(x.dtype), alpha=factor)
 
     def pull_back(self, x: HeadStates, of_u: Features) -> tuple[HeadStates, dict[str, Tensor]]:
