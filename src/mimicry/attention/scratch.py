@@ -32,7 +32,9 @@ class Scratch:
         pool = self._kept if keep else self._own
         flat = pool.get(key)
         if flat is None or flat.numel() < size:
-            flat = pool[key] = torch.empty(size, dtype=self.dtype, device=self.device)
+            # A buffer born in inference mode could not be written to outside it.
+            with torch.inference_mode(mode=False):
+                flat = pool[key] = torch.empty(size, dtype=self.dtype, device=self.device)
         return flat[:size].view(shape)
 
 

@@ -232,6 +232,21 @@ def test_results_do_not_share_memory_with_later_calls() -> None:
         assert torch.equal(x, copied)
 
 
+@both_directions
+@pytest.mark.parametrize("size", [1.0, 40.0])
+def test_validation_in_inference_mode_and_training_follow_one_another(causal: bool, size: float) -> None:
+    # A length of its own, so that the first call makes the buffers.
+    attn, (q, k, v) = layer("hedgehog", causal, torch.float32), states(1, 1003, torch.float32)
+    inputs = [(size * q).detach().requires_grad_(), (size * k).detach().requires_grad_(), v]
+    with torch.inference_mode():
+        measured = attn(*inputs)
+    trained = run(attn, "chunked", inputs, None)[0]
+    with torch.inference_mode():
+        again = attn(*inputs)
+    assert torch.equal(measured, trained)
+    assert torch.equal(again, trained)
+
+
 def test_threads_have_scratch_memory_of_their_own() -> None:
     attn = layer("hedgehog", causal=True)
     inputs = [[x.detach() for x in states(1, 300)] for _ in range(4)]
