@@ -38,9 +38,9 @@ def test_a_backend_that_cannot_run_the_layer_says_why(monkeypatch: pytest.Monkey
     monkeypatch.setattr(backend.triton, "find_spec", lambda name: object())
     with pytest.raises(ValueError, match="got 'triton': its kernels are for HedgehogFeatureMap, not EluFeatureMap"):
         run(LinearAttention(DIMS, EluFeatureMap, backend="triton"))
-    with pytest.raises(ValueError, match="got 'triton': widths and numbers of features must be among .* got 24"):
+    with pytest.raises(ValueError, match=r"got 'triton': widths and numbers of features must be among .* got 24"):
         run(LinearAttention(DIMS, partial(HedgehogFeatureMap, num_features=24), backend="triton"))
-    with pytest.raises(ValueError, match="got 'triton': dtype must be one of .* got torch.float64"):
+    with pytest.raises(ValueError, match=r"got 'triton': dtype must be one of .* got torch.float64"):
         run(LinearAttention(DIMS, HedgehogFeatureMap, backend="triton").double(), dtype=torch.float64)
     with pytest.raises(ValueError, match="got 'fla': it is for causal attention on a GPU"):
         run(LinearAttention(DIMS, HedgehogFeatureMap, backend="fla"))

@@ -481,3 +481,26 @@ def test_a_wide_hedgehog_starts_at_the_identity_followed_by_orthogonal_blocks_of
 def test_a_number_of_features_below_one_is_refused() -> None:
     with pytest.raises(ValueError, match="num_features must be >= 1 or null, got 0"):
         HedgehogFeatureMap(dims=AttentionDims(num_heads=1, head_dim=8, causal=False), num_features=0)
+
+
+@pytest.mark.parametrize("feature_map", [*LOG_MAPS, EluFeatureMap(DIMS)], ids=lambda m: type(m).__name__)
+@pytest.mark.parametrize("size", [0.01, 1.0, 30.0])
+def test_no_exponent_exceeds_the_bound(feature_map: LogFeatureMap, size: float) -> None:
+    feature_map = shuffle(feature_map)
+    x = size * inputs()
+    bound = feature_map.log_bound(x)
+    assert bound.ndim == 0
+    assert bound >= feature_map.log_features(x).abs().amax()
+    x[0, 0, 0, 0] = torch.nan
+    assert feature_map.log_bound(x).isnan()
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+@pytest.mark.parametrize("tokens", [1, 5])
+@pytest.mark.parametrize("options", [{}, {"scale_inputs": True}, {"per_head": False}, {"bias": False}], ids=str)
+def test_features_without_gradients_are_the_same(batch: int, tokens: int, options: dict[str, bool]) -> None:
+    feature_map = shuffle(HedgehogFeatureMap(DIMS, **options))
+    x = torch.randn(batch, DIMS.num_heads, tokens, DIMS.head_dim, dtype=torch.float64)
+    expected = feature_map(x)
+    with torch.no_grad():
+        torch.testing.assert_close(feature_map(x), expected, rtol=1e-14, atol=0)

@@ -1,6 +1,7 @@
 """The 1 + ELU map of the first linear Transformers."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from mimicry.attention.base import AttentionDims
@@ -16,6 +17,9 @@ class EluFeatureMap(LogFeatureMap):
 
     def log_features(self, x: HeadStates, start: int = 0) -> Features:
         return torch.where(x > 0, x.clamp(min=0).log1p(), x)
+
+    def forward(self, x: HeadStates, start: int = 0) -> Features:
+        return F.elu(x) + 1
 
     def log_bound(self, x: HeadStates) -> Tensor:
         # log(1 + x) <= x for x > 0, and the logarithm is x itself below.
