@@ -32,9 +32,10 @@ def _summary(title: str, tasks: Sequence[Runs], score: str | None) -> str:
     )
     names = [f"{group[0].task} ({name.removeprefix('val/')})" for group, name in zip(tasks, metrics, strict=True)]
     lines = [["attention", *names, "mean", "% of teacher's mean", "% of teacher's mean, no train", "seeds"]]
-    by_label = [variants(group) for group in tasks]
-    for label in dict.fromkeys(label for rows in by_label for label in rows):
-        runs = [rows.get(label, []) for rows in by_label]
+    # Labels over all tasks at once: the mean of a row must not mix settings that a label per task would hide.
+    rows = variants([run for group in tasks for run in group], apart_from=("seed", "task"))
+    for label, all_runs in rows.items():
+        runs = [[run for run in all_runs if run.task == group[0].task] for group in tasks]
         seeds = sorted(set.intersection(*({run.seed for run in some} for some in runs)))
         cells = [_mean(run.value(final, name) for run in some) for some, name in zip(runs, metrics, strict=True)]
         means = {

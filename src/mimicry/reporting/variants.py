@@ -2,7 +2,7 @@
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from mimicry.reporting.run_record import STATES, ModelState, RunRecord, config_fingerprint
@@ -16,20 +16,25 @@ def finished(records: Sequence[RunRecord]) -> list[RunRecord]:
     return [record for record in records if record.status == "finished"]
 
 
-def variants(records: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
+def variants(records: Sequence[RunRecord], apart_from: Collection[str] = ("seed",)) -> dict[str, list[RunRecord]]:
     """Records by row label. A mean over runs that differ in more than the seed would say nothing about seeds.
 
     Runs of one attention whose configs differ get rows of their own, named by the options in which they deviate from
     what most of them have, such as `hedgehog (tie_maps=True)`.
+
+    Args:
+        records: of one table.
+        apart_from: parts of the config in which runs of one row may differ.
     """
     by_attn: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in sorted(records, key=lambda record: record.attn):
-        seedless = {key: value for key, value in record.config.items() if key != "seed"}
-        by_attn[record.attn][config_fingerprint(seedless)].append(record)
+        by_attn[record.attn][config_fingerprint(_without(record.config, apart_from))].append(record)
     rows: dict[str, list[RunRecord]] = {}
     for attn, by_config in by_attn.items():
-        options = {fingerprint: dict(_flat(runs[0].config)) for fingerprint, runs in by_config.items()}
-        names = sorted({name for values in options.values() for name in values} - {"seed"})
+        options = {
+            fingerprint: dict(_flat(_without(runs[0].config, apart_from))) for fingerprint, runs in by_config.items()
+        }
+        names = sorted({name for values in options.values() for name in values})
         usual = {name: Counter(repr(values.get(name)) for values in options.values()).most_common(1) for name in names}
         for fingerprint, runs in by_config.items():
             values = options[fingerprint]
@@ -62,6 +67,10 @@ def mean_and_std(
     if len(values) > 1:
         cell += f" ± {number(statistics.stdev(values), decimals, scale)}"
     return cell if len(values) == len(runs) else f"{cell} (n={len(values)})"
+
+
+def _without(config: Mapping[str, Any], parts: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in config.items() if key not in parts}
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -112,6 +112,17 @@ def test_all_tasks_of_a_model_are_summed_up_as_the_paper_does(make_record: MakeR
     assert summary_tables(groups[:1]) == []
 
 
+def test_a_mean_over_tasks_does_not_mix_settings(make_record: MakeRecord) -> None:
+    def run(task: str, seed: int, **options: float) -> RunRecord:
+        return make_record(task=task, seed=seed, config={"task": {"name": task}, "optimizer": {"lr": 1e-3}} | options)
+
+    # Each task has one kind of run, and alone would call it hedgehog.
+    groups = [[run("a", 0), run("a", 1)], [run("b", 0, decay=0.5)], [run("c", 0), run("c", 1)]]
+    (table,) = summary_tables(groups)
+    assert cells(table, "hedgehog")[1:5] == ["76.0", "–", "76.0", "–"]
+    assert cells(table, "hedgehog (decay=0.5)")[1:4] == ["–", "76.0", "–"]
+
+
 def test_records_of_several_tasks_do_not_share_a_table(make_record: MakeRecord) -> None:
     with pytest.raises(ValueError, match="records must share one regime, model, task and data"):
         comparison_markdown([make_record(), make_record(task="other")])
