@@ -184,7 +184,9 @@ def mirror(lines: list[Measured], options: argparse.Namespace, title: str) -> No
     started = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     config = {key: str(value) for key, value in vars(options).items()} | package_versions()
     job = TrackedJob("mimicry", f"speed-{started}", title, "benchmark", "benchmark", ("benchmark",), config)
-    with wandb_run(job, options.save, mode) as run:
+    folder = Path("results") / "runs" / "benchmark"
+    folder.mkdir(parents=True, exist_ok=True)
+    with wandb_run(job, folder, mode) as run:
         rows = [list(asdict(line).values()) for line in lines]
         run.log(
             {
