@@ -1,7 +1,6 @@
 """The 1 + ELU map of the first linear Transformers."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from mimicry.attention.base import AttentionDims
@@ -19,7 +18,8 @@ class EluFeatureMap(LogFeatureMap):
         return torch.where(x > 0, x.clamp(min=0).log1p(), x)
 
     def forward(self, x: HeadStates, start: int = 0) -> Features:
-        return F.elu(x) + 1
+        # Not elu(x) + 1: below -17 in float32 that is exp(x) - 1 + 1 = 0.
+        return x.clamp(max=0).exp() + x.relu()
 
     def log_bound(self, x: HeadStates) -> Tensor:
         # log(1 + x) <= x for x > 0, and the logarithm is x itself below.
