@@ -55,10 +55,10 @@ class HeadProjection(nn.Module):
     def forward(self, x: HeadStates, factor: float = 1.0) -> Features:
         """`factor` times the projection, at no cost per token."""
         if x.shape[0] == x.shape[2] == 1 and factor * self.input_scale == 1.0:
-            weight, bias = self.weight, self.bias
-            if bias is not None and weight.dtype == x.dtype and weight.shape[0] == x.shape[1]:
+            matrix, bias = self.weight, self.bias
+            if bias is not None and matrix.dtype == x.dtype and matrix.shape[0] == x.shape[1]:
                 # One call: when decoding, what surrounds the product costs more than the product.
-                return torch.baddbmm(bias, x[0], weight.mT)[None]
+                return torch.baddbmm(bias, x[0], matrix.mT)[None]
         weight = self._weight(x, factor).mT
         u = torch.matmul(x, weight)
         return u if self.bias is None else u.add_(self.bias.to(x.dtype), alpha=factor)
