@@ -12,8 +12,10 @@ os.environ["WANDB_SILENT"] = "true"
 
 import ipaddress  # noqa: E402
 import socket  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
 from typing import Any  # noqa: E402
 
+import jaxtyping  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
@@ -27,6 +29,14 @@ if not torch.cuda.is_available():
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def without_shape_hook() -> Iterator[None]:
+    """As in use: the hook above would refuse most wrong inputs before the code under test sees them."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(autouse=True)

@@ -1,19 +1,16 @@
 """What every shipped attention promises: parametrised by the files in conf/attn."""
 
 import math
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import jaxtyping
 import pytest
 import torch
 from hydra.utils import instantiate
+from memory import LargestTensor
 from omegaconf import OmegaConf
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from mimicry.attention import (
     Attention,
@@ -359,14 +356,6 @@ def test_autocast_does_not_lower_the_precision_of_softmax_weights() -> None:
         torch.testing.assert_close(attn.weights(q, k), weights, rtol=0, atol=0)
 
 
-@pytest.fixture
-def without_shape_hook() -> Iterator[None]:
-    """As in use: the hook of the test suite would refuse most wrong shapes before the layer sees them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
 WRONG = {
     "q_rank": (lambda q, k, v: (q[0], k, v), r"q must be \(batch, 4, tokens, 16\), got \(4, 6, 16\)"),
     "k_rank": (lambda q, k, v: (q, k[0], v), r"k must be \(batch, 4, tokens, 16\), got \(4, 6, 16\)"),
@@ -436,18 +425,6 @@ def test_the_suite_checks_shapes_at_every_call() -> None:
         attn(q, k, v[:, :, :5])
 
 
-class LargestTensor(TorchDispatchMode):
-    """Remembers the number of elements of the largest tensor any operation made."""
-
-    elements = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        made = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        self.elements = max(self.elements, *made, 0)
-        return result
-
-
 @every_variant
 @both_directions
 def test_outputs_and_gradients_never_hold_weights_of_all_pairs(variant: Path, causal: bool) -> None:
@@ -458,7 +435,7 @@ def test_outputs_and_gradients_never_hold_weights_of_all_pairs(variant: Path, ca
     q, k, v = torch.randn(3, 1, 1, tokens, width).requires_grad_()
     with LargestTensor() as seen:
         attn(q, k, v).sum().backward()
-    assert tokens * width <= seen.elements <= tokens**2 / 4
+    assert tokens * width <= seen.largest <= tokens**2 / 4
     with LargestTensor() as seen:
         attn.weights(q, k)
-    assert seen.elements >= tokens**2
+    assert seen.largest >= tokens**2

@@ -6,9 +6,8 @@ from functools import partial
 
 import pytest
 import torch
+from memory import LargestTensor
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from mimicry.attention import AttentionDims, LinearAttention, backend, streaming
 from mimicry.attention.feature_maps.base import FeatureMap
@@ -164,28 +163,13 @@ def test_a_long_causal_sequence_keeps_its_precision(dtype: torch.dtype) -> None:
     torch.testing.assert_close(outputs.double(), exact.detach(), rtol=0, atol=tolerance)
 
 
-class LargestTensor(TorchDispatchMode):
-    """Records the most elements that any operation returned."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.elements = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, Tensor):
-                self.elements = max(self.elements, leaf.numel())
-        return out
-
-
 @both_directions
 def test_memory_of_a_training_step_does_not_grow_with_pairs_or_features(causal: bool) -> None:
     tokens = 4096
     with LargestTensor() as seen:
         run(layer("hedgehog", causal, torch.float32), "chunked", states(1, tokens, torch.float32), None)
     inputs, block = HEADS * tokens * (WIDTH + 3), HEADS * 512 * 2 * WIDTH
-    assert seen.elements <= max(inputs, 2 * block)
+    assert seen.largest <= max(inputs, 2 * block)
 
 
 @pytest.mark.parametrize("name", ["hedgehog", "elu", "softmax"])

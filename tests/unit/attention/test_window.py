@@ -2,18 +2,15 @@
 
 import itertools
 import math
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from families import padded_batch, tiny_model
+from memory import LargestTensor
 from torch import Tensor
 from torch.optim import AdamW
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 import mimicry
 from mimicry.attention import (
@@ -238,15 +235,7 @@ def test_what_cannot_be_ablated_is_refused() -> None:
         pass
 
 
-@pytest.fixture
-def without_type_hook() -> Iterator[None]:
-    """As in use: the hook of the test suite would refuse other words before the layer sees them."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
-
-
-@pytest.mark.usefixtures("without_type_hook")
+@pytest.mark.usefixtures("without_shape_hook")
 def test_an_unknown_part_is_refused_and_changes_nothing() -> None:
     attn: Any = hybrid(True, 5, 1)
     with pytest.raises(ValueError, match=r"^ablate must be one of none, linear, window, got 'softmax'$"):
@@ -330,18 +319,6 @@ def test_a_large_later_key_leaves_earlier_causal_outputs_unchanged() -> None:
     before = attn(q, k, v)
     k[:, :, -20] = 170.0
     torch.testing.assert_close(attn(q, k, v)[:, :, :50], before[:, :, :50], rtol=0, atol=1e-6)
-
-
-class LargestTensor(TorchDispatchMode):
-    """Remembers the number of elements of the largest tensor any operation made, and of all of them together."""
-
-    largest, total = 0, 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        made = [leaf.numel() for leaf in tree_leaves(result) if isinstance(leaf, Tensor)]
-        self.largest, self.total = max(self.largest, *made, 0), self.total + sum(made)
-        return result
 
 
 @both_directions

@@ -1,15 +1,12 @@
 """The streamed distillation loss against the one that stores all weights."""
 
 import functools
-from collections.abc import Iterator
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
+from memory import LargestTensor
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from mimicry.attention import AttentionDims, SoftmaxAttention
 from mimicry.objectives import (
@@ -218,17 +215,6 @@ def test_gradients_are_given_away_once() -> None:
         loss.backward()
 
 
-class LargestTensor(TorchDispatchMode):
-    """Records the number of elements of the largest tensor that any operation returns."""
-
-    numel = 0
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        self.numel = max([self.numel, *(x.numel() for x in tree_leaves(out) if isinstance(x, Tensor))])
-        return out
-
-
 @pytest.mark.parametrize("causal", [False, True], ids=["bidirectional", "causal"])
 @pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
 def test_no_tensor_grows_faster_than_the_number_of_tokens(
@@ -242,16 +228,8 @@ def test_no_tensor_grows_faster_than_the_number_of_tokens(
         with LargestTensor() as record:
             streamed_soft_cross_entropy(*given[:2], *leaves, causal, key_mask, key_mask, block=8)[0].backward()
         # Three buffers of a block's pairs; features have as many numbers as HEADS x FEATURES = 60 keys per query.
-        assert record.numel <= max(3 * 2**12, 3 * 8 * n, HEADS * FEATURES * n)
+        assert record.largest <= max(3 * 2**12, 3 * 8 * n, HEADS * FEATURES * n)
     assert HEADS * FEATURES * n < n * n / 16
-
-
-@pytest.fixture
-def without_shape_hook() -> Iterator[None]:
-    """As in use: the hook of the test suite would refuse most wrong shapes first."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("without_shape_hook")
