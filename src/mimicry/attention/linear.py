@@ -11,7 +11,7 @@ from mimicry.attention.causal import causal_log_scores, normalise
 from mimicry.attention.feature_maps.base import FeatureMap, KernelFeatureMap
 from mimicry.attention.features import first_row_in_range, layer_features, shifted
 from mimicry.attention.forms import attend
-from mimicry.attention.recurrent import initial_state, resume
+from mimicry.attention.recurrent import resume
 from mimicry.attention.state import LinearState
 from mimicry.shapes import (
     KeyFeatures,
@@ -134,10 +134,6 @@ class LinearAttention(Attention):
         if not self.dims.causal:
             raise ValueError("resume needs dims.causal = True: bidirectional queries see keys still to come")
         return resume(self.query_map, self.key_map, self.eps, q, k, v, state, key_mask)
-
-    def initial_state(self, v: Values) -> LinearState:
-        """The state before any token, for values like `v`."""
-        return initial_state(self.key_map, v)
 
     def _scores(self, q: Queries, k: Keys, key_mask: KeyMask | None) -> Scores:
         """Products of the features of all pairs, each row up to a factor of its own; 0 for keys out of sight."""

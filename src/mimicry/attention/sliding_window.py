@@ -26,7 +26,7 @@ class SlidingWindowAttention(Attention):
         self.window = Window(window, num_sinks, dims.causal)
 
     def forward(self, q: Queries, k: Keys, v: Values, key_mask: KeyMask | None = None) -> Outputs:
-        self.check(q, k, key_mask)
+        self.check(q, k, key_mask, v)
         with torch.autocast(q.device.type, enabled=False):
             x, y, z = at_least_float32(q, k, v)
             return combine(softmax_sums(x, y, z, present_keys(k, key_mask), self.window)).to(v.dtype)

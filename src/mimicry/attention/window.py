@@ -93,7 +93,7 @@ class WindowLinearAttention(Attention):
         self._ablate = part
 
     def forward(self, q: Queries, k: Keys, v: Values, key_mask: KeyMask | None = None) -> Outputs:
-        self.check(q, k, key_mask)
+        self.check(q, k, key_mask, v)
         with torch.autocast(q.device.type, enabled=False):
             x, y, z = at_least_float32(q, k, v)
             present, parts = present_keys(k, key_mask), []
