@@ -1,11 +1,17 @@
 """The one place where attention is swapped: a function and a mask registered with the host library."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
-from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
+from transformers.masking_utils import (
+    AttentionMaskInterface,
+    bidirectional_mask_function,
+    causal_mask_function,
+    flash_attention_mask,
+)
 
 from mimicry.attention import Attention
 
@@ -22,22 +28,27 @@ def attend(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    is_causal: bool | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
     """Runs the attention attached to the host's `module` on projected states.
 
     Shapes follow the host library: q is (batch, heads, tokens, head_dim), k and v may have fewer, grouped heads, the
     output is (batch, tokens, heads, head_dim). Dropout of attention weights is not applied: a linear attention forms
-    no weights to drop, and teacher and student are treated alike.
+    no weights to drop, and teacher and student are treated alike. Where the host scales scores by other than
+    1/sqrt(head_dim), q takes up the difference, so that the attention imitates the host's own weights.
 
     Raises:
-        ValueError: if nothing is attached, the scores are scaled in another way, or the mask is not a padding mask.
+        ValueError: if nothing is attached, the mask is not a padding mask, or the call asks for another causality.
     """
     attention = getattr(module, ATTRIBUTE, None)
     if not isinstance(attention, Attention):
         raise ValueError(f"{type(module).__name__} carries no converted attention: use mimicry.convert on the model")
-    if scaling is not None and abs(scaling - query.shape[-1] ** -0.5) > 1e-6:
-        raise ValueError(f"scaling must be 1/sqrt(head_dim) = {query.shape[-1] ** -0.5:.6f}, got {scaling}")
+    if is_causal not in (None, attention.dims.causal):
+        raise ValueError(f"is_causal must be {attention.dims.causal}, as in the converted model, got {is_causal}")
+    ratio = 1.0 if scaling is None else scaling * query.shape[-1] ** 0.5
+    if abs(ratio - 1) > 1e-9:
+        query = query * ratio
     if attention_mask is not None and attention_mask.ndim != 2:
         raise ValueError(f"attention_mask must be a (batch, tokens) padding mask, got {tuple(attention_mask.shape)}")
     groups = query.shape[1] // key.shape[1]
@@ -47,7 +58,33 @@ def attend(
     return attention(query, key, value, key_mask).transpose(1, 2), None
 
 
+def padding_mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int = 0,
+    kv_offset: int = 0,
+    mask_function: Callable[..., Any] = causal_mask_function,
+    **kwargs: Any,
+) -> Tensor | None:
+    """The (batch, tokens) padding mask as it is, and None when nothing is padded.
+
+    Raises:
+        ValueError: if the host hides more than padding and the future: a window shorter than the text, or the other
+            texts of a packed row.
+    """
+    if mask_function not in (causal_mask_function, bidirectional_mask_function):
+        # All that models of supported families can add hides the first token from the last one, if anything.
+        rows = torch.arange(batch_size, device=kwargs["device"])
+        last, first = torch.full_like(rows, int(q_offset) + q_length - 1), torch.full_like(rows, int(kv_offset))
+        if not bool(torch.as_tensor(mask_function(rows, 0, last, first)).all()):
+            raise ValueError(
+                f"attention_mask: the model hides earlier ones of {kv_length} tokens from later ones, which linear "
+                "attention cannot: a sliding window, or position_ids of several texts packed into one row"
+            )
+    return flash_attention_mask(batch_size, q_length, kv_length, q_offset, kv_offset, mask_function, **kwargs)
+
+
 AttentionInterface.register(IMPLEMENTATION, attend)
 # Without a mask function under the same name the host library passes no mask at all and padding would be attended to.
-# This one hands over the (batch, tokens) padding mask as it is, and None when nothing is padded.
-AttentionMaskInterface.register(IMPLEMENTATION, flash_attention_mask)
+AttentionMaskInterface.register(IMPLEMENTATION, padding_mask)

@@ -100,15 +100,23 @@ def test_scores_that_depend_on_more_than_q_and_k_are_refused() -> None:
         mimicry.convert(model, "hedgehog")
 
 
-def test_the_seam_refuses_other_scalings_and_masks_and_missing_attention() -> None:
+def test_the_seam_refuses_other_masks_and_causality_and_missing_attention() -> None:
     module = mimicry.convert(tiny_model("bert"), "hedgehog").bert.encoder.layer[0].attention.self
     q = torch.randn(2, 4, 5, 8)
-    with pytest.raises(ValueError, match="scaling must be"):
-        attend(module, q, q, q, None, scaling=1.0)
+    with pytest.raises(ValueError, match="is_causal must be False, as in the converted model, got True"):
+        attend(module, q, q, q, None, is_causal=True)
     with pytest.raises(ValueError, match=r"attention_mask must be a \(batch, tokens\) padding mask"):
         attend(module, q, q, q, torch.ones(2, 1, 5, 5))
     with pytest.raises(ValueError, match="carries no converted attention"):
         attend(torch.nn.Identity(), q, q, q, None)
+
+
+@pytest.mark.parametrize("scaling", [1.0, 0.05])
+def test_scores_keep_the_scaling_of_the_host(scaling: float) -> None:
+    module = mimicry.canonicalise(tiny_model("bert")).bert.encoder.layer[0].attention.self
+    q, k, v = torch.randn(3, 2, 4, 5, 8, dtype=torch.float64)
+    expected = (q @ k.transpose(-1, -2) * scaling).softmax(dim=-1) @ v
+    torch.testing.assert_close(attend(module, q, k, v, None, scaling=scaling)[0], expected.transpose(1, 2))
 
 
 def test_grouped_keys_and_values_are_expanded() -> None:
