@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -47,9 +47,21 @@ def convert(model: Model, attn: Variant | Mapping[str, Variant], layers: str | i
         attention.train(site.module.training)
         setattr(site.module, ATTRIBUTE, attention)
     student.set_attn_implementation(IMPLEMENTATION)  # type: ignore[operator]
+    _check_swapped(student)
     return student
 
 
 def canonicalise(model: Model) -> Model:
     """A copy of `model` that computes the same softmax attention through our seam; logits are unchanged."""
     return convert(model, SoftmaxAttention)
+
+
+def _check_swapped(student: nn.Module) -> None:
+    """Refuses models that kept their own attention: the host library skips those it cannot, with a log line only."""
+    for site in find_sites(student):
+        host: Any = site.module
+        if host.config._attn_implementation != IMPLEMENTATION:
+            raise ValueError(
+                f"model: the host library does not swap the attention of {type(student).__name__}, a class defined in "
+                f"{type(student).__module__!r}; define it in an importable module"
+            )

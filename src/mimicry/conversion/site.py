@@ -11,35 +11,7 @@ from torch import nn
 
 from mimicry.attention import AttentionDims
 from mimicry.conversion import adapters
-
-_DISENTANGLED = "disentangled relative-position terms are added to q.k"
-_RELATIVE_BIAS = "a learnt bias of the relative position is added to q.k"
-_ALIBI = "ALiBi biases of the distance are added to q.k"
-_WINDOW = "its tokens attend within a sliding window, and to a few global ones"
-# Families that no adapter can help, by Hugging Face model type, and why; read in the sources of transformers 5.23.0.
-REFUSED = {
-    "beit": _RELATIVE_BIAS,
-    "big_bird": "its attention is block-sparse",
-    "bloom": _ALIBI,
-    "data2vec-vision": _RELATIVE_BIAS,
-    "deberta": _DISENTANGLED,
-    "deberta-v2": _DISENTANGLED,
-    "fnet": "it mixes tokens by Fourier transforms and has no attention",
-    "funnel": "relative-position and token-type terms are added to q.k",
-    "led": _WINDOW,
-    "longformer": _WINDOW,
-    "longt5": _RELATIVE_BIAS,
-    "mpnet": _RELATIVE_BIAS,
-    "mpt": _ALIBI,
-    "mt5": _RELATIVE_BIAS,
-    "reformer": "hashing and windows decide which tokens attend to which",
-    "sew-d": _DISENTANGLED,
-    "swin": "its tokens attend within shifted windows, with a learnt bias of the position",
-    "switch_transformers": _RELATIVE_BIAS,
-    "t5": _RELATIVE_BIAS,
-    "umt5": _RELATIVE_BIAS,
-    "xlnet": "relative-position and segment terms are added to q.k",
-}
+from mimicry.conversion.refused import REFUSED, check_attention
 
 
 @dataclass(frozen=True)
@@ -70,8 +42,8 @@ def adapter_of(config: Any) -> ModuleType:
     """
     if reason := REFUSED.get(str(config.model_type)):
         raise ValueError(
-            f"model: architecture {config.model_type!r} cannot be converted: {reason}, "
-            f"but linear attention knows q.k alone; convertible: {', '.join(supported_families())}"
+            f"model: architecture {config.model_type!r} cannot be converted: {reason}; linear attention knows nothing "
+            f"but q.k, padding and causality; convertible: {', '.join(supported_families())}"
         )
     family = str(config.model_type).replace("-", "_")
     if family not in supported_families():
@@ -79,11 +51,7 @@ def adapter_of(config: Any) -> ModuleType:
             f"model: no attention seam for architecture {config.model_type!r}; "
             f"convertible: {', '.join(supported_families())}"
         )
-    position = getattr(config, "position_embedding_type", None) or "absolute"
-    if position != "absolute":
-        raise ValueError(f"model: position_embedding_type must be absolute (scores from q.k alone), got {position!r}")
-    if getattr(config, "add_cross_attention", False):
-        raise ValueError("model: cross-attention cannot be converted, got add_cross_attention=True")
+    check_attention(config)
     return importlib.import_module(f"{adapters.__name__}.{family}")
 
 
@@ -99,11 +67,15 @@ def find_sites(model: nn.Module) -> list[AttentionSite]:
 
 
 def sites_of_class(
-    model: nn.Module, attention_class: type[nn.Module], num_heads: str, head_dim: str = "attention_head_size"
+    model: nn.Module, attention_class: type[nn.Module], head_dim: str = "head_dim"
 ) -> Iterator[AttentionSite]:
-    """Sites for the many families whose attention modules differ only in class and in the names of their sizes."""
+    """Sites for the many families whose attention modules differ only in class and in the name of their width."""
+    host: Any = model
     for name, module in model.named_modules():
         if isinstance(module, attention_class):
-            host: Any = module
-            dims = AttentionDims(getattr(host, num_heads), getattr(host, head_dim), causal=bool(host.is_causal))
-            yield AttentionSite(name, module, dims)
+            attention: Any = module
+            # The host library lets the configuration overrule the module, where it says anything.
+            causal = getattr(host.config, "is_causal", None)
+            causal = attention.is_causal if causal is None else causal
+            heads = attention.config.num_attention_heads
+            yield AttentionSite(name, module, AttentionDims(heads, getattr(attention, head_dim), bool(causal)))

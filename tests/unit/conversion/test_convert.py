@@ -4,7 +4,7 @@ import functools
 
 import pytest
 import torch
-from families import padded_batch, tiny_model
+from families import DECODERS, left_padded_batch, padded_batch, tiny_model
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, BertModel, PreTrainedModel
 
 import mimicry
@@ -13,7 +13,6 @@ from mimicry.attention.capture import attention_layers
 from mimicry.attention.feature_maps.hedgehog import HedgehogFeatureMap
 from mimicry.attention.shipped import shipped_variants
 from mimicry.conversion.seam import attend
-from mimicry.conversion.site import REFUSED, adapter_of, supported_families
 
 
 @pytest.mark.parametrize("attn", shipped_variants())
@@ -73,31 +72,16 @@ def test_an_architecture_without_a_seam_is_refused_by_name() -> None:
         mimicry.convert(untrained("roformer"), "hedgehog")
 
 
-@pytest.mark.parametrize("family", ["deberta", "deberta-v2"])
-def test_deberta_is_refused_by_name_with_the_reason(family: str) -> None:
-    with pytest.raises(ValueError, match=f"architecture '{family}' cannot be converted: disentangled .* added to q.k"):
-        mimicry.convert(untrained(family), "hedgehog")
-
-
-@pytest.mark.parametrize("family", REFUSED)
-def test_a_family_that_no_adapter_can_help_is_known_to_the_host_library_and_refused_in_a_line(family: str) -> None:
-    with pytest.raises(ValueError, match=f"^model: architecture '{family}' cannot be converted: ") as refused:
-        adapter_of(AutoConfig.for_model(family))
-    assert REFUSED[family] in str(refused.value)
-    assert "\n" not in str(refused.value)
-    assert family.replace("-", "_") not in supported_families()
-
-
 def test_something_that_is_no_host_model_is_refused() -> None:
     with pytest.raises(ValueError, match="must be a Hugging Face model with a config, got Linear"):
         mimicry.convert(torch.nn.Linear(2, 2), "hedgehog")
 
 
-def test_scores_that_depend_on_more_than_q_and_k_are_refused() -> None:
-    model = tiny_model("bert")
-    model.config.position_embedding_type = "relative_key"
-    with pytest.raises(ValueError, match="position_embedding_type must be absolute"):
-        mimicry.convert(model, "hedgehog")
+def test_a_class_whose_attention_the_host_library_keeps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # As for classes whose source it cannot read, such as those typed at a prompt.
+    monkeypatch.setattr(PreTrainedModel, "_can_set_attn_implementation", classmethod(lambda _: False))
+    with pytest.raises(ValueError, match="does not swap the attention of BertForSequenceClassification, a class"):
+        mimicry.convert(tiny_model("bert"), "hedgehog")
 
 
 def test_the_seam_refuses_other_masks_and_causality_and_missing_attention() -> None:
@@ -119,8 +103,51 @@ def test_scores_keep_the_scaling_of_the_host(scaling: float) -> None:
     torch.testing.assert_close(attend(module, q, k, v, None, scaling=scaling)[0], expected.transpose(1, 2))
 
 
+@pytest.mark.parametrize(
+    ("family", "options"),
+    [
+        ("gpt2", {"scale_attn_by_inverse_layer_idx": True}),
+        ("gpt2", {"scale_attn_weights": False}),
+        ("gpt2", {"reorder_and_upcast_attn": True}),
+        ("gpt_bigcode", {"scale_attn_weights": False}),
+        ("gpt_bigcode", {"multi_query": False}),
+        ("bert", {"is_decoder": True}),
+        ("llama", {"is_causal": False}),
+        # Windows that no text of the model can exceed, or that no layer heeds.
+        ("mistral", {"sliding_window": 64}),
+        ("phi3", {"sliding_window": 100}),
+        ("qwen2", {"sliding_window": 4, "use_sliding_window": False}),
+    ],
+)
+def test_options_of_a_family_that_change_its_attention_are_honoured(family: str, options: dict[str, object]) -> None:
+    batch = left_padded_batch() if family in DECODERS else padded_batch()
+    model = tiny_model(family, **options).double()
+    real = batch["attention_mask"].bool() if family in DECODERS else slice(None)
+    with torch.no_grad():
+        theirs, ours = model(**batch).logits[real], mimicry.canonicalise(model)(**batch).logits[real]
+    assert (theirs - ours).abs().max() <= 1e-12
+
+
 def test_grouped_keys_and_values_are_expanded() -> None:
     module = mimicry.convert(tiny_model("bert"), "hedgehog").bert.encoder.layer[0].attention.self
     q, k, v = torch.randn(2, 4, 5, 8), torch.randn(2, 2, 5, 8), torch.randn(2, 2, 5, 8)
     expanded = [x.repeat_interleave(2, dim=1) for x in (k, v)]
     torch.testing.assert_close(attend(module, q, k, v, None)[0], attend(module, q, *expanded, None)[0])
+
+
+def test_texts_packed_into_one_row_are_refused() -> None:
+    student, ids = mimicry.convert(tiny_model("llama"), "hedgehog"), torch.randint(5, 99, (2, 8))
+    one, two = torch.arange(8).expand(2, -1), torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7], [0, 1, 2, 3, 4, 0, 1, 2]])
+    with torch.no_grad():
+        torch.testing.assert_close(student(ids, position_ids=one).logits, student(ids).logits)
+        with pytest.raises(ValueError, match="hides earlier ones of 8 tokens from later ones"):
+            student(ids, position_ids=two, use_cache=False)
+
+
+def test_a_text_longer_than_a_window_that_was_set_later_is_refused() -> None:
+    student = mimicry.convert(tiny_model("mistral", sliding_window=64), "hedgehog")
+    student.config.sliding_window = 6
+    with torch.no_grad():
+        student(torch.randint(5, 99, (1, 6)), use_cache=False)
+        with pytest.raises(ValueError, match="hides earlier ones of 7 tokens from later ones"):
+            student(torch.randint(5, 99, (1, 7)), use_cache=False)

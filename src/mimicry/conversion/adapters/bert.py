@@ -10,4 +10,4 @@ from mimicry.conversion.site import AttentionSite, sites_of_class
 
 def sites(model: nn.Module) -> Iterator[AttentionSite]:
     """Every self-attention layer."""
-    return sites_of_class(model, BertSelfAttention, num_heads="num_attention_heads")
+    return sites_of_class(model, BertSelfAttention, head_dim="attention_head_size")

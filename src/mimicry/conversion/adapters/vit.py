@@ -13,4 +13,4 @@ SPECIAL_TOKENS = 1
 
 def sites(model: nn.Module) -> Iterator[AttentionSite]:
     """Every self-attention layer."""
-    return sites_of_class(model, ViTAttention, num_heads="num_attention_heads", head_dim="head_dim")
+    return sites_of_class(model, ViTAttention)

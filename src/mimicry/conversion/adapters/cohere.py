@@ -1,0 +1,13 @@
+"""Cohere: Command R, of the first generation."""
+
+from collections.abc import Iterator
+
+from torch import nn
+from transformers.models.cohere.modeling_cohere import CohereAttention
+
+from mimicry.conversion.site import AttentionSite, sites_of_class
+
+
+def sites(model: nn.Module) -> Iterator[AttentionSite]:
+    """Every self-attention layer."""
+    return sites_of_class(model, CohereAttention)

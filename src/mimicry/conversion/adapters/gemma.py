@@ -1,0 +1,13 @@
+"""Gemma, of the first generation."""
+
+from collections.abc import Iterator
+
+from torch import nn
+from transformers.models.gemma.modeling_gemma import GemmaAttention
+
+from mimicry.conversion.site import AttentionSite, sites_of_class
+
+
+def sites(model: nn.Module) -> Iterator[AttentionSite]:
+    """Every self-attention layer."""
+    return sites_of_class(model, GemmaAttention)

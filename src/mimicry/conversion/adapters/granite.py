@@ -1,0 +1,13 @@
+"""Granite."""
+
+from collections.abc import Iterator
+
+from torch import nn
+from transformers.models.granite.modeling_granite import GraniteAttention
+
+from mimicry.conversion.site import AttentionSite, sites_of_class
+
+
+def sites(model: nn.Module) -> Iterator[AttentionSite]:
+    """Every self-attention layer."""
+    return sites_of_class(model, GraniteAttention)

@@ -1,0 +1,13 @@
+"""StarCoder 2 without a sliding window."""
+
+from collections.abc import Iterator
+
+from torch import nn
+from transformers.models.starcoder2.modeling_starcoder2 import Starcoder2Attention
+
+from mimicry.conversion.site import AttentionSite, sites_of_class
+
+
+def sites(model: nn.Module) -> Iterator[AttentionSite]:
+    """Every self-attention layer."""
+    return sites_of_class(model, Starcoder2Attention)
