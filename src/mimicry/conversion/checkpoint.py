@@ -61,11 +61,15 @@ class Checkpoint:
                 self._check_config(SimpleNamespace(**config))
 
     def _check_config(self, config: Any) -> None:
-        """Refuses architectures without a seam, those that read no text, and texts longer than the model's."""
+        """Refuses architectures without a seam or a classifier of texts, and texts longer than the model's."""
         if hasattr(adapter_of(config), "SPECIAL_TOKENS"):
             raise ValueError(
                 f"model: {config.model_type!r} reads images; use mimicry.conversion.image_checkpoint.ImageCheckpoint"
             )
+        from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+
+        if config.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
+            raise ValueError(f"model: transformers has no classifier of sequences for {config.model_type!r}")
         positions = getattr(config, "max_position_embeddings", None)
         if positions is not None and self.max_length > positions:
             raise ValueError(f"model.max_length must be <= the model's {positions} positions, got {self.max_length}")
@@ -111,6 +115,9 @@ class Checkpoint:
         except (OSError, ConnectionError) as error:
             reason = str(error).strip().splitlines()[0]
             raise ValueError(f"{option}: cannot load {source!r} ({reason}); a local folder works too") from error
+        if model.config.pad_token_id is None:
+            # Decoders classify a text at its last token, and need to know where the padding begins.
+            model.config.pad_token_id = tokenizer.pad_token_id
         missing = sorted(report["missing_keys"])
         check_weights(f"{option}: {source!r}", model.base_model_prefix, missing, finished=self.teacher is not None)
         log.info("Loaded %s (%.1f M parameters)", source, sum(p.numel() for p in model.parameters()) / 1e6)

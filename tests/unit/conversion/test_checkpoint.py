@@ -19,6 +19,17 @@ def test_a_folder_loads_with_a_head_for_the_task(tmp_path: Path) -> None:
     assert tokenizer.pad_token_id is not None
 
 
+def test_a_decoder_without_a_pad_token_of_its_own_classifies_padded_texts(tmp_path: Path) -> None:
+    save_toy_checkpoint(tmp_path)
+    tiny_model("llama", classifier=True, vocab_size=40, pad_token_id=None).save_pretrained(tmp_path)
+    source = Checkpoint(str(tmp_path), max_length=32)
+    source.check()
+    model, tokenizer = source.load(num_labels=2)
+    batch = tokenizer(["w1 good", "w2 bad w3 w4"], padding=True, return_tensors="pt", return_token_type_ids=False)
+    alone = tokenizer(["w1 good"], return_tensors="pt", return_token_type_ids=False)
+    torch.testing.assert_close(model(**batch).logits[:1], model(**alone).logits)
+
+
 def test_a_finished_donor_keeps_its_head(tmp_path: Path) -> None:
     folder = save_toy_checkpoint(tmp_path, num_labels=2)
     model, _ = Checkpoint(path="asset:minilm", teacher=str(folder), max_length=32).load(num_labels=2)
@@ -68,6 +79,8 @@ def test_an_unknown_asset_is_refused() -> None:
         ('{"model_type": "gpt9"}', "no attention seam for architecture 'gpt9'"),
         ('{"model_type": "deberta"}', "'deberta' cannot be converted: disentangled relative-position terms"),
         ('{"model_type": "deberta-v2"}', "'deberta-v2' cannot be converted: disentangled relative-position terms"),
+        ('{"model_type": "granite"}', "transformers has no classifier of sequences for 'granite'"),
+        ('{"model_type": "mistral", "sliding_window": 4096}', "sliding_window must be null"),
         ('{"model_type": "bert", "max_position_embeddings": 64}', "max_length must be <= the model's 64 positions"),
     ],
 )
