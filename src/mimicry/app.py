@@ -23,6 +23,7 @@ GROUPS = (
     *("trainer", "logger", "callbacks", "analysis", "paths", "maps_corpus"),
 )
 OPTIONAL_GROUPS = ("maps_corpus",)
+OPTIONS = ("seed", "rerun", "checkpoint_minutes")
 # Parts of Hydra's messages that do not help: where it looked, and advice to add with + what no constructor accepts.
 NOISE = ("To append to", "Config search path", "provider=", "full_key", "object_type", "reference_type", "Available")
 
@@ -95,12 +96,15 @@ def check_config(plain: dict[str, Any]) -> None:
     from mimicry.schema import check_options
 
     for name, value in plain.items():
-        if name not in (*GROUPS, "seed", "rerun"):
-            raise ValueError(f"{name}: no such option; there are {', '.join((*GROUPS, 'seed', 'rerun'))}")
+        if name not in (*GROUPS, *OPTIONS):
+            raise ValueError(f"{name}: no such option; there are {', '.join((*GROUPS, *OPTIONS))}")
         if name in GROUPS and not isinstance(value, dict) and not (value is None and name in OPTIONAL_GROUPS):
             raise ValueError(f"{name} must be one of its group's options, got {value!r}")
     if type(plain["seed"]) is not int or plain["seed"] < 0:
         raise ValueError(f"seed must be an integer >= 0, got {plain['seed']!r}")
+    minutes = plain["checkpoint_minutes"]
+    if type(minutes) not in (int, float) or not minutes > 0:
+        raise ValueError(f"checkpoint_minutes must be a number > 0, got {minutes!r}")
     if type(plain["rerun"]) is not bool:
         raise ValueError(f"rerun must be true or false, got {plain['rerun']!r}")
     for name in GROUPS:

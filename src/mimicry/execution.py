@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import shutil
 import time
 import warnings
 from collections.abc import Callable
@@ -19,6 +18,7 @@ from mimicry.assets import cache_root
 from mimicry.recording import blank_record, with_state
 from mimicry.regimes.job import ConversionJob
 from mimicry.regimes.parts import Parts
+from mimicry.regimes.progress import discard
 from mimicry.reporting.plots import attention_maps_figure
 from mimicry.reporting.provenance import peak_memory_bytes
 from mimicry.reporting.run_record import (
@@ -28,11 +28,14 @@ from mimicry.reporting.run_record import (
     write_record,
 )
 from mimicry.reporting.tracking import TrackedJob, Tracking, log_outcome, run_directory, wandb_run
+from mimicry.training.resuming import StageCheckpoint
 
 log = logging.getLogger(__name__)
 
 # Decide how the finetuned teacher comes out; with the seed and its rows they name it in the cache.
 TEACHER_KEYS = ("model", "optimizer", "scheduler", "trainer", "seed")
+# In the run's folder, until it has finished: what an interrupted run goes on from.
+PROGRESS = "progress"
 
 
 def run_and_record(
@@ -72,10 +75,13 @@ def run_and_record(
 
     began = time.perf_counter()
     # Curves of an earlier attempt would mix with ours.
-    shutil.rmtree(folder / "curves", ignore_errors=True)
+    discard(folder / "curves")
+    if plain["rerun"]:
+        discard(folder / PROGRESS)
     try:
         _run(build, plain, parts, folder, record, keep)
         keep(replace(record, status="finished", reason=None))
+        discard(folder / PROGRESS)
     except BaseException as error:
         # Lightning turns Ctrl-C during training into an exit.
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
@@ -117,7 +123,15 @@ def _run(
     with wandb_run(job, folder, tracking.mode) as run:
         trainer = functools.partial(_trainer, build, plain, run, folder)
         key = {name: plain[name] for name in TEACHER_KEYS} | {"teach": plain["regime"]["teach"]}
-        conversion = ConversionJob(parts, trainer, cache_root() / "teachers", key, reuse_teacher=not plain["rerun"])
+        conversion = ConversionJob(
+            parts,
+            trainer,
+            cache_root() / "teachers",
+            key,
+            reuse_teacher=not plain["rerun"],
+            progress=folder / PROGRESS,
+            checkpoint_minutes=float(plain["checkpoint_minutes"]),
+        )
         for result in conversion.run():
             record = with_state(record, result)
             keep(record)
@@ -136,17 +150,28 @@ def _run(
 
 
 def _trainer(
-    build: Callable[..., Any], plain: dict[str, Any], run: Any, folder: Path, stage: str, max_epochs: int
+    build: Callable[..., Any],
+    plain: dict[str, Any],
+    run: Any,
+    folder: Path,
+    stage: str,
+    max_epochs: int,
+    callbacks: list[L.Callback],
 ) -> L.Trainer:
     """A fresh trainer for one stage, with progress bar, W&B and a CSV of its curves."""
-    callbacks = [build(options) for options in plain["callbacks"].values() if options is not None]
+    callbacks = [*(build(options) for options in plain["callbacks"].values() if options is not None), *callbacks]
     for callback in callbacks:
         if hasattr(callback, "stage"):
             callback.stage = stage
     # Only training has curves; measurements stand in the record.
     loggers = [] if stage.startswith("measure") else [WandbLogger(experiment=run), CSVLogger(folder, "curves", stage)]
     trainer: L.Trainer = build(plain["trainer"])(
-        max_epochs=max_epochs, callbacks=callbacks, logger=loggers, default_root_dir=folder
+        max_epochs=max_epochs,
+        callbacks=callbacks,
+        logger=loggers,
+        default_root_dir=folder,
+        # Ours is among the callbacks; measuring needs none.
+        enable_checkpointing=any(isinstance(callback, StageCheckpoint) for callback in callbacks),
     )
     return trainer
 

@@ -1,6 +1,6 @@
 """From rows to batches: encoded once, then dealt out by each stage in its own batch size and order."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,8 +10,16 @@ from torch.utils.data import DataLoader, Subset
 from mimicry.data.sampler import LengthBucketSampler
 from mimicry.data.task import check_limit, draw_indices
 
-# Scores do not depend on it; without gradients this fits wherever training fits.
+# Scores do not depend on them; without gradients such batches fit wherever training fits.
 MEASURING_BATCH_SIZE = 64
+MEASURING_TOKENS = 8192
+# What a batch carries beside the model's inputs: `words` counts those that a row's predicted tokens stand for.
+NOT_INPUTS = ("labels", "words")
+
+
+def model_inputs(batch: dict[str, Tensor]) -> dict[str, Tensor]:
+    """What of a batch a host model takes as its inputs."""
+    return {name: value for name, value in batch.items() if name not in NOT_INPUTS}
 
 
 @runtime_checkable
@@ -46,6 +54,29 @@ class Encoder(Protocol):
         """What stands at each position of a row, for figures."""
 
 
+class ResumableLoader(DataLoader):
+    """A loader over a `LengthBucketSampler` that tells how much of a pass it has dealt, and can go on from there."""
+
+    dealt = 0
+
+    def __iter__(self) -> Iterator[Any]:
+        self.dealt = getattr(self.sampler, "skip", 0) // (self.batch_size or 1)
+        for batch in super().__iter__():
+            self.dealt += 1
+            yield batch
+        self.dealt = 0
+
+    def state_dict(self) -> dict[str, int]:
+        """Batches dealt in the pass that is under way."""
+        # After the last batch of a pass the next one starts from its beginning.
+        return {"dealt": self.dealt % len(self)}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """The next pass leaves out what was dealt."""
+        assert isinstance(self.sampler, LengthBucketSampler)
+        self.sampler.skip = state["dealt"] * (self.batch_size or 1)
+
+
 @dataclass(frozen=True)
 class TaskBatches:
     """The encoded rows of a task, dealt out in the batches that training and measuring want.
@@ -57,6 +88,7 @@ class TaskBatches:
         held_out: rows set aside to choose settings on; empty when there is nothing to choose.
         validation: rows to score on, by split, the primary one first.
         seed: draws subsets and orders of training rows.
+        measuring_tokens: at most so many, padding included, are measured in one batch.
     """
 
     encoder: Encoder
@@ -65,6 +97,7 @@ class TaskBatches:
     held_out: Rows
     validation: Mapping[str, Rows]
     seed: int
+    measuring_tokens: int = MEASURING_TOKENS
 
     def training(self, stage: str, batch_size: int, max_rows: int | None = None) -> DataLoader:
         """Batches of rows with similar lengths, in an order of their own for each epoch.
@@ -96,7 +129,8 @@ class TaskBatches:
             raise ValueError("rows must not be empty, got 0")
         lengths = self.encoder.lengths(rows)
         shortest_first = sorted(range(len(rows)), key=lengths.__getitem__)
-        return self._loader(Subset(rows, shortest_first), MEASURING_BATCH_SIZE)
+        batch_size = min(MEASURING_BATCH_SIZE, max(1, self.measuring_tokens // max(lengths)))
+        return self._loader(Subset(rows, shortest_first), batch_size)
 
     def tokens(self, loader: DataLoader) -> int:
         """Tokens of one pass over one of our loaders, padding not counted."""
@@ -106,7 +140,7 @@ class TaskBatches:
 
     def _loader(self, rows: Subset, batch_size: int, sampler: LengthBucketSampler | None = None) -> DataLoader:
         workers = self.encoder.workers
-        return DataLoader(
+        return (DataLoader if sampler is None else ResumableLoader)(
             rows,
             batch_size,
             sampler=sampler,

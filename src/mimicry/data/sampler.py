@@ -23,6 +23,9 @@ class LengthBucketSampler(Sampler[int]):
         batch_size: of the loader that uses this order.
         seed: the order is a function of seed and epoch.
 
+    Attributes:
+        skip: rows that the next pass leaves out at its start, because an interrupted pass has dealt them.
+
     Raises:
         ValueError: if the batch size is below 1.
     """
@@ -34,6 +37,7 @@ class LengthBucketSampler(Sampler[int]):
         self.batch_size = batch_size
         self.seed = seed
         self.epoch = 0
+        self.skip = 0
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order of the next pass."""
@@ -51,4 +55,6 @@ class LengthBucketSampler(Sampler[int]):
         batches = torch.cat([window[self.lengths[window].argsort(stable=True)] for window in windows])
         batches = batches.view(num_batches, self.batch_size)
         batches = batches[torch.randperm(num_batches, generator=generator)]
-        return iter([*batches.flatten().tolist(), *rest.tolist()])
+        rows = [*batches.flatten().tolist(), *rest.tolist()]
+        start, self.skip = self.skip, 0
+        return iter(rows[start:])

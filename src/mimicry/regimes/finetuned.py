@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from torch import nn
 
 from mimicry.attention import Attention
-from mimicry.attention.capture import attention_layers
-from mimicry.conversion import canonicalise, convert
-from mimicry.regimes.stage import Stage
+from mimicry.conversion import canonicalise
+from mimicry.conversion.layers import check_layers
+from mimicry.regimes.swap import swap_and_distill
+from mimicry.regimes.stage import Stage, check_holdout
 from mimicry.training.budget import BudgetGrid
 from mimicry.training.distillation import DistillationModule
 from mimicry.training.task import TaskModule
@@ -26,24 +27,26 @@ class FinetunedConversion:
         recover: finetuning of the whole converted model on the task.
         holdout_rows: training rows set aside, >= 1, on which a stage with several candidates chooses; nothing trains
             on them, and the reported rows are never looked at. Without candidates none are set aside.
+        layers: which layers are converted, such as `all`, `0-5` or `every:2`; the others keep softmax.
 
     Raises:
-        ValueError: if holdout_rows is below 1.
+        ValueError: if holdout_rows is below 1, or layers is not such a text.
     """
 
     teach: BudgetGrid
     distill: BudgetGrid
     recover: BudgetGrid
     holdout_rows: int = 500
+    layers: str | int = "all"
 
     def __post_init__(self) -> None:
-        if self.holdout_rows < 1:
-            raise ValueError(f"regime.holdout_rows must be >= 1, got {self.holdout_rows}")
+        check_holdout(self.holdout_rows)
+        check_layers(self.layers)
 
     @property
-    def chooses(self) -> bool:
-        """Whether any stage has more than one candidate."""
-        return any(len(grid.candidates) > 1 for grid in (self.teach, self.distill, self.recover))
+    def grids(self) -> dict[str, BudgetGrid]:
+        """The budgets of the stages that train, by the stage's name."""
+        return {"teach": self.teach, "distill": self.distill, "recover": self.recover}
 
     def stages(
         self,
@@ -53,18 +56,15 @@ class FinetunedConversion:
         distillation_module: Callable[..., DistillationModule],
     ) -> Iterator[Stage]:
         """The procedure in order; each stage starts from the weights the previous one left."""
-        teach, distill, recover = (grid.candidates for grid in (self.teach, self.distill, self.recover))
+        teach, recover = self.teach.candidates, self.recover.candidates
         if teach:
             module = functools.partial(task_module, model, "teach")
             yield Stage("teach", "finetune the softmax model on the task", "teacher", model, module, teach)
         teacher = canonicalise(model).requires_grad_(False).eval()
         if not teach:
             yield Stage("donor", "take the finetuned model as it is", "teacher", teacher)
-        student = convert(model, attention)
-        yield Stage("convert", "swap the attention, train nothing", "no_train", student)
-        if distill and any(True for layer in attention_layers(student).values() for _ in layer.parameters()):
-            module = functools.partial(distillation_module, teacher, student)
-            yield Stage("distill", "train the feature maps on softmax's weights", "distilled", student, module, distill)
+        swapped = (model, teacher, attention, self.layers, self.distill, distillation_module)
+        student = yield from swap_and_distill(*swapped)
         if recover:
             module = functools.partial(task_module, student, "recover")
             yield Stage("recover", "finetune the converted model on the task", "recovered", student, module, recover)

@@ -7,18 +7,17 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mimicry.data.batches import TaskBatches
-from mimicry.regimes.finetuned import FinetunedConversion
+from mimicry.data.batches import TaskBatches, model_inputs
+from mimicry.regimes.stage import Regime
 
 # Measured shares of a training step: a distillation step is a forward pass plus small maps, and an optimizer step
 # costs about a tenth on top of forward and backward.
-DISTILL_STEP = 0.5
-OPTIMIZER = 1.1
+SHARES = {"teach": 1.1, "distill": 0.5, "recover": 1.1}
 # The batch of a typical length is picked among so many.
 BATCHES_LOOKED_AT = 20
 
 
-def forecast_seconds(model: nn.Module, regime: FinetunedConversion, batches: TaskBatches, teacher_known: bool) -> float:
+def forecast_seconds(model: nn.Module, regime: Regime, batches: TaskBatches, teacher_known: bool) -> float:
     """Wall time of all stages in seconds, from one timed batch per stage; weights and random state are left alone.
 
     Args:
@@ -28,15 +27,11 @@ def forecast_seconds(model: nn.Module, regime: FinetunedConversion, batches: Tas
         teacher_known: the teacher is reused, so finetuning it costs nothing.
     """
     seconds = 0.0
-    for stage, grid, share in (
-        ("teach", regime.teach, 0.0 if teacher_known else OPTIMIZER),
-        ("distill", regime.distill, DISTILL_STEP),
-        ("recover", regime.recover, OPTIMIZER),
-    ):
+    for stage, grid in regime.grids.items():
         epochs = sum(budget.epochs for budget in grid.candidates)
-        if epochs > 0 and share > 0:
+        if epochs > 0 and not (stage == "teach" and teacher_known):
             loader = batches.training(stage, grid.batch_size, grid.max_rows)
-            seconds += share * epochs * _epoch_seconds(model, loader, train=True)
+            seconds += SHARES[stage] * epochs * _epoch_seconds(model, loader, train=True)
             if len(grid.candidates) > 1:
                 measured = _epoch_seconds(model, batches.measuring(batches.held_out), train=False)
                 seconds += len(grid.candidates) * measured
@@ -56,7 +51,8 @@ def _epoch_seconds(model: nn.Module, loader: DataLoader, train: bool) -> float:
         # The first pass warms up; the second is the one that counts.
         for _ in range(2):
             began = time.perf_counter()
-            loss = model(**{name: value.to(device) for name, value in batch.items()}).loss
+            inputs = {name: value.to(device) for name, value in model_inputs(batch).items()}
+            loss = model(**inputs, labels=batch["labels"].to(device)).loss
             if train:
                 loss.backward()
             # Reading the loss waits for the device.

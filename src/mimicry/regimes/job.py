@@ -14,18 +14,24 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from mimicry.data.batches import TaskBatches
+from mimicry.conversion.language_checkpoint import LanguageCheckpoint
+from mimicry.data.batches import MEASURING_TOKENS, TaskBatches
 from mimicry.data.task import TaskData, draw_indices
+from mimicry.regimes.finetuned import FinetunedConversion
 from mimicry.regimes.forecast import forecast_seconds
 from mimicry.regimes.maps import AttentionMaps, attention_maps
 from mimicry.regimes.parts import Parts
 from mimicry.regimes.runner import Runner, Score, StateResult
+from mimicry.regimes.stage import chooses
 from mimicry.training.budget import BudgetGrid
 from mimicry.training.distillation import DistillationModule
-from mimicry.training.metrics import build_metrics
+from mimicry.training.metrics import build_scores
 from mimicry.training.task import TaskModule
 
 log = logging.getLogger(__name__)
+
+# A language model has an output for each word of its vocabulary at each token: 0.4 GB at 50,000 words.
+LANGUAGE_TOKENS = 2048
 
 
 class ConversionJob:
@@ -37,6 +43,8 @@ class ConversionJob:
         teachers: folder that keeps finetuned teachers for other variants.
         teacher_key: whatever decides how the teacher comes out, besides the rows it sees.
         reuse_teacher: False finetunes it again even when it is kept there.
+        progress: folder in which an interrupted run leaves what it has trained.
+        checkpoint_minutes: between two checkpoints of a running stage, > 0.
     """
 
     def __init__(
@@ -46,15 +54,20 @@ class ConversionJob:
         teachers: Path,
         teacher_key: dict[str, Any],
         reuse_teacher: bool,
+        progress: Path,
+        checkpoint_minutes: float,
     ) -> None:
         self.parts = parts
-        skipped = BudgetGrid(epochs=0, learning_rate=1.0, batch_size=1)
-        # A finished donor skips the first stage.
-        self.regime = replace(parts.regime, teach=skipped) if parts.checkpoint.teacher else parts.regime
+        self.regime = parts.regime
+        if isinstance(parts.regime, FinetunedConversion) and parts.checkpoint.teacher:
+            # A finished donor skips the first stage.
+            self.regime = replace(parts.regime, teach=BudgetGrid(epochs=0, learning_rate=1.0, batch_size=1))
         self.trainer = trainer
         self.teachers = teachers
         self.teacher_key = teacher_key
         self.reuse_teacher = reuse_teacher
+        self.progress = progress
+        self.checkpoint_minutes = checkpoint_minutes
         self.data: TaskData | None = None
         self.corpus: TaskData | None = None
         self.batches: TaskBatches | None = None
@@ -68,7 +81,7 @@ class ConversionJob:
         data = self.data = parts.task.load()
         self.corpus = None if parts.maps_corpus is None else parts.maps_corpus.load()
         L.seed_everything(parts.seed, verbose=False)
-        model, self.processor = parts.checkpoint.load(data.num_labels, data.label_names)
+        model, self.processor = parts.load_model(data)
         # Known by now: an image model's length is read from its config, which `load` has fetched.
         assert parts.checkpoint.max_length is not None
         parts.check_length()
@@ -83,6 +96,7 @@ class ConversionJob:
             held_out=Subset(rows, sorted(held_out)),
             validation={split: encoder.encode(examples) for split, examples in data.validation.items()},
             seed=parts.seed,
+            measuring_tokens=LANGUAGE_TOKENS if parts.checkpoint.modality == "language" else MEASURING_TOKENS,
         )
         return model, data, batches
 
@@ -90,9 +104,9 @@ class ConversionJob:
         """Yields every state of the model as soon as it is measured."""
         parts = self.parts
         model, data, batches = self.prepare()
-        metrics = build_metrics(data.metrics, data.num_labels)
+        scores = build_scores(data.metrics, data.num_labels)
         trains = {"optimizer": parts.optimizer, "scheduler": parts.scheduler}
-        task_module = functools.partial(TaskModule, metrics=metrics, **trains)
+        task_module = functools.partial(TaskModule, scores=scores, **trains)
         runner = Runner(
             batches=batches,
             trainer=self.trainer,
@@ -103,6 +117,8 @@ class ConversionJob:
             analysis_rows=parts.analysis.rows,
             teacher_folder=self.teachers / self._key(data),
             reuse_teacher=self.reuse_teacher,
+            progress=self.progress,
+            checkpoint_minutes=self.checkpoint_minutes,
         )
         seconds = forecast_seconds(model, self.regime, batches, runner.teacher_known)
         log.info("Expected time: about %.0f min (one batch of each stage was timed)", max(1.0, seconds / 60))
@@ -123,6 +139,7 @@ class ConversionJob:
         assert batches is not None
         corpus = self.corpus
         return {
+            "parameters": None if self.student is None else sum(p.numel() for p in self.student.parameters()),
             "sources": data.sources,
             "fingerprint": data.fingerprint,
             "rows": {
@@ -144,7 +161,7 @@ class ConversionJob:
 
     def _held_out(self, rows: int) -> list[int]:
         """Positions of the training rows to choose settings on; the same for every seed and variant."""
-        if not self.regime.chooses:
+        if not chooses(self.regime):
             return []
         holdout = self.regime.holdout_rows
         if holdout >= rows:
@@ -153,6 +170,8 @@ class ConversionJob:
 
     def _check_teacher(self, scores: tuple[Score, ...]) -> None:
         primary = scores[0]
+        if isinstance(self.parts.checkpoint, LanguageCheckpoint):
+            return
         self.parts.checkpoint.check_score(self.parts.task.name, primary.metric, primary.value)
 
     def attention_maps(self) -> AttentionMaps:
@@ -163,6 +182,6 @@ class ConversionJob:
         return attention_maps(self.batches, self.teacher, self.student, self.parts.analysis.sentence)
 
     def _key(self, data: TaskData) -> str:
-        holdout = self.regime.chooses and self.regime.holdout_rows
+        holdout = chooses(self.regime) and self.regime.holdout_rows
         text = json.dumps([self.teacher_key, data.fingerprint, holdout, torch.__version__], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]

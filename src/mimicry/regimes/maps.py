@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from mimicry.attention.capture import attention_layers
-from mimicry.data.batches import TaskBatches
+from mimicry.data.batches import TaskBatches, model_inputs
 from mimicry.data.task import Example
 from mimicry.training.attention_analysis import attention_weights
 
-# A row of about this many tokens fills the figure and can still be read.
-FIGURE_TOKENS = 14
+# A row of about this many tokens fills the figure and can still be read; of much longer texts the beginning is shown.
+FIGURE_TOKENS, MOST_FIGURE_TOKENS = 14, 32
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,11 @@ def attention_maps(batches: TaskBatches, teacher: nn.Module, student: nn.Module,
         row = rows[min(range(len(rows)), key=lambda index: abs(lengths[index] - FIGURE_TOKENS))]
     else:
         (row,) = encoder.encode([Example(sentence, None, 0)])
-    batch = encoder.collate([row])
-    return AttentionMaps(_stacked(teacher, batch), _stacked(student.eval(), batch), encoder.position_names(row))
+    batch, names = encoder.collate([row]), encoder.position_names(row)
+    if "input_ids" in batch and len(names) > MOST_FIGURE_TOKENS:
+        batch = {name: value[:, :MOST_FIGURE_TOKENS] for name, value in model_inputs(batch).items()}
+        names = names[:MOST_FIGURE_TOKENS]
+    return AttentionMaps(_stacked(teacher, batch), _stacked(student.eval(), batch), names)
 
 
 def _stacked(model: nn.Module, batch: dict[str, Tensor]) -> np.ndarray:

@@ -10,19 +10,21 @@ from torch import nn
 from mimicry.attention import Attention, AttentionDims
 from mimicry.conversion.checkpoint import Checkpoint
 from mimicry.conversion.image_checkpoint import ImageCheckpoint
-from mimicry.data.task import Task
+from mimicry.conversion.language_checkpoint import LanguageCheckpoint
+from mimicry.data.task import Task, TaskData
 from mimicry.regimes.finetuned import FinetunedConversion
+from mimicry.regimes.stage import Regime
 from mimicry.training.attention_analysis import AnalysisSettings
-from mimicry.training.metrics import build_metrics
+from mimicry.training.metrics import build_scores
 
 
 @dataclass(frozen=True)
 class Parts:
     """What the config builds: one field per group, `seed`, and the trainer with its loggers and callbacks."""
 
-    regime: FinetunedConversion
+    regime: Regime
     attention: Callable[..., Attention]
-    checkpoint: Checkpoint | ImageCheckpoint
+    checkpoint: Checkpoint | ImageCheckpoint | LanguageCheckpoint
     task: Task
     maps_corpus: Task | None
     optimizer: Callable[..., Any]
@@ -36,28 +38,43 @@ class Parts:
         # Building a schedule runs every range check of the scheduler.
         optimizer = self.optimizer([nn.Parameter(torch.zeros(1))], lr=1.0)
         self.scheduler(optimizer, total_steps=10)
-        if not self.regime.teach.candidates and self.checkpoint.teacher is None:
-            raise ValueError("regime.teach.epochs must be >= 1 unless model.teacher names a finetuned model, got 0")
+        self._check_teaching()
         for option, task in (("task", self.task), ("maps_corpus", self.maps_corpus)):
             if task is not None and task.modality != self.checkpoint.modality:
                 raise ValueError(
                     f"{option} must be of the model's kind, {self.checkpoint.modality} ({self.checkpoint.name}), "
                     f"got {task.modality} ({task.name})"
                 )
-        if self.analysis.sentence is not None and self.checkpoint.modality != "text":
+        if self.analysis.sentence is not None and self.checkpoint.modality == "image":
             raise ValueError(f"analysis.sentence needs a text model, got {self.checkpoint.name}")
-        if self.maps_corpus is not None and not self.regime.distill.candidates:
+        if self.maps_corpus is not None and not self.regime.grids["distill"].candidates:
             raise ValueError("maps_corpus needs regime.distill.epochs >= 1, got 0")
         self.checkpoint.check()
         self.task.check()
-        build_metrics(self.task.metrics, self.task.num_labels)
+        build_scores(self.task.metrics, self.task.num_labels)
         if self.maps_corpus is not None:
             self.maps_corpus.check()
+
+    def load_model(self, data: TaskData) -> tuple[nn.Module, Any]:
+        """The softmax model for these data, and its tokenizer or image processor."""
+        if isinstance(self.checkpoint, LanguageCheckpoint):
+            return self.checkpoint.load()
+        return self.checkpoint.load(data.num_labels, data.label_names)
+
+    def _check_teaching(self) -> None:
+        """A classifier needs a head that knows the task: finetuned here, or a finished donor's."""
+        teaches = isinstance(self.regime, FinetunedConversion)
+        if teaches == isinstance(self.checkpoint, LanguageCheckpoint):
+            kinds = "a classifier of texts or images" if teaches else "a language model, such as model=smollm2"
+            raise ValueError(f"model must be {kinds} for this regime, got {self.checkpoint.name}")
+        if teaches and not self.regime.grids["teach"].candidates and self.checkpoint.teacher is None:
+            raise ValueError("regime.teach.epochs must be >= 1 unless model.teacher names a finetuned model, got 0")
 
     def check_length(self) -> None:
         """Refuses attention that is too short for the model; a model on the hub knows its length once it is loaded."""
         # Building one tiny layer runs every range check of the variant.
-        attention = self.attention(dims=AttentionDims(num_heads=1, head_dim=8, causal=False))
+        causal = self.checkpoint.modality == "language"
+        attention = self.attention(dims=AttentionDims(num_heads=1, head_dim=8, causal=causal))
         length = self.checkpoint.max_length
         if attention.max_length is not None and length is not None and attention.max_length < length:
             raise ValueError(f"attn: its max_length must be >= model.max_length = {length}, got {attention.max_length}")

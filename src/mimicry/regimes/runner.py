@@ -1,24 +1,24 @@
 """Runs the stages of a regime: trains, measures, and keeps the finetuned teacher for other variants."""
 
-import json
 import logging
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
-from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from mimicry.attention.capture import attention_layers
 from mimicry.conversion import canonicalise
 from mimicry.data.batches import Rows, TaskBatches
+from mimicry.regimes.progress import is_kept, keep, take
 from mimicry.regimes.selection import Trial, describe, train_best
 from mimicry.regimes.stage import Stage
 from mimicry.training.attention_analysis import AttentionSummary, summarise_attention
 from mimicry.training.budget import Budget
+from mimicry.training.metrics import higher_is_better
+from mimicry.training.resuming import StageCheckpoint
 from mimicry.training.task import TaskModule
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Runner:
 
     Args:
         batches: the task's rows.
-        trainer: builds a Lightning trainer; called with the stage's name and `max_epochs`.
+        trainer: builds a Lightning trainer; called with the stage's name, `max_epochs` and further `callbacks`.
         task_module: wraps a model for measuring its scores.
         metrics: names of the scores, the task's primary one first.
         check_teacher: called with the teacher's scores before anything is converted; raises to refuse it.
@@ -65,6 +65,8 @@ class Runner:
         teacher_folder: where the finetuned teacher of exactly this configuration is kept; runs that differ only in
             their attention share it.
         reuse_teacher: False finetunes it again even so.
+        progress: folder in which an interrupted run leaves the stages it has trained and the last checkpoint.
+        checkpoint_minutes: between two checkpoints of a running stage, > 0.
     """
 
     batches: TaskBatches
@@ -76,34 +78,31 @@ class Runner:
     analysis_rows: int
     teacher_folder: Path
     reuse_teacher: bool
+    progress: Path
+    checkpoint_minutes: float
 
     @property
     def teacher_known(self) -> bool:
         """Whether the teacher of this very configuration is taken from an earlier run."""
-        return self.reuse_teacher and (self.teacher_folder / "trials.json").is_file()
+        return self.reuse_teacher and is_kept(self.teacher_folder)
 
     def run(self, stages: Iterator[Stage]) -> Iterator[StateResult]:
         """Yields each state as soon as it is measured; the first one is the teacher."""
         teacher: nn.Module | None = None
         for stage in stages:
             log.info("%s: %s", stage.name, stage.about)
-            trials, reused = self._teach(stage) if stage.name == "teach" else (self._train(stage, teacher), False)
+            trials, reused = self._reached(stage, teacher)
             for trial in trials:
                 if trial.chosen:
                     log.info("%s: %s", stage.name, describe(trial))
             scores = self._scores(stage)
             if teacher is None:
                 self.check_teacher(scores)
-                teacher = canonicalise(stage.model).eval()
+                teacher = stage.model if attention_layers(stage.model) else canonicalise(stage.model).eval()
             # A softmax model as the host library runs it has no attention of ours; its canonicalised copy has.
             model = stage.model if attention_layers(stage.model) else teacher
             rows = next(iter(self.batches.validation.values()))
             yield StateResult(stage.state, scores, self._attention(teacher, model, rows), trials, reused, model)
-
-    def _train(self, stage: Stage, teacher: nn.Module | None) -> tuple[Trial, ...]:
-        if not stage.candidates:
-            return ()
-        return train_best(stage, self._fit, lambda trained: self._judge(trained, teacher))
 
     def _fit(self, stage: Stage, budget: Budget) -> Trial:
         assert stage.module is not None
@@ -111,14 +110,23 @@ class Runner:
         loader = self.batches.training(stage.name, budget.batch_size, budget.max_rows)
         # Each candidate has curves of its own.
         told = f" {budget.epochs} at {budget.learning_rate:g}" if len(stage.candidates) > 1 else ""
-        trainer = self.trainer(f"{stage.name}{told}", max_epochs=budget.epochs)
+        checkpoint = StageCheckpoint(self.progress / f"{stage.name}{told}", self.checkpoint_minutes, self.seed)
+        trainer = self.trainer(f"{stage.name}{told}", max_epochs=budget.epochs, callbacks=[checkpoint])
         module = stage.module(learning_rate=budget.learning_rate)
-        began = time.perf_counter()
-        trainer.fit(module, train_dataloaders=loader)
-        wall_s = time.perf_counter() - began
+        if checkpoint.last is not None:
+            log.info("%s: goes on from the checkpoint of the interrupted attempt", stage.name)
+        trainer.fit(module, train_dataloaders=loader, ckpt_path=checkpoint.last)
+        wall_s = checkpoint.wall_s
         tokens_per_s = self.batches.tokens(loader) * budget.epochs / wall_s
         return Trial(
-            budget.epochs, budget.learning_rate, trainer.global_step, wall_s, tokens_per_s, held_out=None, chosen=False
+            budget.epochs,
+            budget.learning_rate,
+            trainer.global_step,
+            wall_s,
+            tokens_per_s,
+            held_out=None,
+            chosen=False,
+            trained_parameters=sum(p.numel() for group in trainer.optimizers[0].param_groups for p in group["params"]),
         )
 
     def _judge(self, stage: Stage, teacher: nn.Module | None) -> float:
@@ -126,24 +134,25 @@ class Runner:
         if stage.name == "distill":
             assert teacher is not None
             return -self._attention(teacher, stage.model, self.batches.held_out).kl
-        return self._split_scores(stage, self.batches.held_out)[self.metrics[0]]
+        score = self._split_scores(stage, self.batches.held_out)[self.metrics[0]]
+        return score if higher_is_better(self.metrics[0]) else -score
 
-    def _teach(self, stage: Stage) -> tuple[tuple[Trial, ...], bool]:
-        weights, note = self.teacher_folder / "model.safetensors", self.teacher_folder / "trials.json"
-        if self.teacher_known:
-            load_model(stage.model, weights)
-            log.info("teacher taken from an earlier run with the same settings (rerun=true trains it again)")
-            return tuple(Trial(**trial) for trial in json.loads(note.read_text(encoding="utf-8"))), True
-        trials = self._train(stage, None)
-        self.teacher_folder.mkdir(parents=True, exist_ok=True)
-        for path, save in (
-            (weights, lambda to: save_model(stage.model, str(to))),
-            (note, lambda to: to.write_text(json.dumps([asdict(trial) for trial in trials]), encoding="utf-8")),
-        ):
-            # Written under another name and moved: a concurrent or killed run never leaves half a teacher.
-            partial = path.with_name(f"{path.name}.{time.time_ns()}")
-            save(partial)
-            partial.replace(path)
+    def _reached(self, stage: Stage, teacher: nn.Module | None) -> tuple[tuple[Trial, ...], bool]:
+        """Trains the stage, or takes what an earlier run or an interrupted attempt at this one has trained."""
+        if not stage.candidates:
+            return (), False
+        if stage.name == "teach":
+            if self.teacher_known:
+                log.info("teacher taken from an earlier run with the same settings (rerun=true trains it again)")
+                return take(self.teacher_folder, stage.model), True
+            folder = self.teacher_folder
+        else:
+            folder = self.progress / stage.name
+            if is_kept(folder):
+                log.info("%s: taken from the interrupted attempt at this run (rerun=true trains it again)", stage.name)
+                return take(folder, stage.model), False
+        trials = train_best(stage, self._fit, lambda trained: self._judge(trained, teacher))
+        keep(folder, stage.model, trials)
         return trials, False
 
     def _scores(self, stage: Stage) -> tuple[Score, ...]:
@@ -157,7 +166,7 @@ class Runner:
         return tuple(scores)
 
     def _split_scores(self, stage: Stage, rows: Rows) -> dict[str, float]:
-        trainer = self.trainer(f"measure {stage.state}", max_epochs=1)
+        trainer = self.trainer(f"measure {stage.state}", max_epochs=1, callbacks=[])
         module = self.task_module(stage.model, stage="validate", learning_rate=1.0)
         (scores,) = trainer.validate(module, self.batches.measuring(rows), verbose=False)
         return {name: scores[f"val/{name}"] for name in self.metrics}

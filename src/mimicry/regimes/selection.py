@@ -16,7 +16,8 @@ log = logging.getLogger(__name__)
 class Trial:
     """One candidate of a stage: its settings, what it cost and how it did on the held-out rows.
 
-    `held_out` is None where there was no other candidate, and where this one diverged or its score has no value.
+    `held_out` is None where there was no other candidate, and where this one diverged or its score has no value; of a
+    loss it is the negative, so that higher is always better.
     """
 
     epochs: int
@@ -26,6 +27,7 @@ class Trial:
     tokens_per_s: float | None
     held_out: float | None
     chosen: bool
+    trained_parameters: int | None = None
 
 
 def train_best(

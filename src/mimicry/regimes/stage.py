@@ -1,12 +1,16 @@
-"""One step of a procedure."""
+"""One step of a procedure, and what a procedure is."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import lightning as L
 from torch import nn
 
-from mimicry.training.budget import Budget
+from mimicry.attention import Attention
+from mimicry.training.budget import Budget, BudgetGrid
+from mimicry.training.distillation import DistillationModule
+from mimicry.training.task import TaskModule
 
 
 @dataclass(frozen=True)
@@ -28,3 +32,39 @@ class Stage:
     model: nn.Module
     module: Callable[..., L.LightningModule] | None = None
     candidates: tuple[Budget, ...] = ()
+
+
+# At runtime too, because tests check arguments against their annotations.
+@runtime_checkable
+class Regime(Protocol):
+    """A procedure of the paper as an ordered list of stages.
+
+    Attributes:
+        holdout_rows: training rows set aside, >= 1, on which a stage with several candidates chooses.
+    """
+
+    holdout_rows: int
+
+    @property
+    def grids(self) -> Mapping[str, BudgetGrid]:
+        """The budgets of the stages that train, by the stage's name."""
+
+    def stages(
+        self,
+        model: nn.Module,
+        attention: Callable[..., Attention],
+        task_module: Callable[..., TaskModule],
+        distillation_module: Callable[..., DistillationModule],
+    ) -> Iterator[Stage]:
+        """The procedure in order; each stage starts from the weights the previous one left."""
+
+
+def chooses(regime: Regime) -> bool:
+    """Whether any stage has more than one candidate."""
+    return any(len(grid.candidates) > 1 for grid in regime.grids.values())
+
+
+def check_holdout(rows: int) -> None:
+    """Raises ValueError unless at least one row is set aside."""
+    if rows < 1:
+        raise ValueError(f"regime.holdout_rows must be >= 1, got {rows}")

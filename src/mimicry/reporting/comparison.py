@@ -20,7 +20,7 @@ from mimicry.reporting.run_record import (
 from mimicry.reporting.schema import to_plain
 from mimicry.reporting.settings import settings_markdown
 from mimicry.reporting.summary import summary_tables
-from mimicry.reporting.tables import STATE_LABELS, fraction_of_teacher, markdown_table, metric_heading
+from mimicry.reporting.tables import STATE_LABELS, decimals, fraction_of_teacher, markdown_table, metric_heading, shown
 from mimicry.reporting.variants import final_state, finished, mean_and_std, variants
 
 _log = logging.getLogger(__name__)
@@ -108,13 +108,15 @@ def comparison_markdown(records: Sequence[RunRecord], score: str | None = None) 
 
 def _measured_cells(runs: Sequence[RunRecord], primary: str, further: Sequence[str], final: ModelState) -> list[str]:
     def kept(run: RunRecord) -> float | None:
-        return fraction_of_teacher(run.value(final, primary), run.value("teacher", primary))
+        return fraction_of_teacher(primary, run.value(final, primary), run.value("teacher", primary))
 
-    scores = [mean_and_std(runs, lambda run, at=state: run.value(at, primary), 1, 100.0) for state in STATES]
+    def score(name: str, state: ModelState) -> str:
+        return mean_and_std(runs, lambda run: shown(name, run.value(state, name)), decimals(name))
+
     return [
-        *scores,
+        *(score(primary, state) for state in STATES),
         mean_and_std(runs, kept, 1, 100.0),
-        *(mean_and_std(runs, lambda run, name=name: run.value(final, name), 1, 100.0) for name in further),
+        *(score(name, final) for name in further),
         mean_and_std(runs, lambda run: run.value(final, KL), 3),
         mean_and_std(runs, lambda run: run.value("teacher", ENTROPY), 3),
         mean_and_std(runs, lambda run: run.value(final, ENTROPY), 3),

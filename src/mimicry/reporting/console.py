@@ -20,7 +20,8 @@ def show(record: RunRecord, folder: Path) -> None:
             tried = sum(other.stage == trial.stage for other in record.trials)
             among = f"; best of {tried} settings on held-out rows" if tried > 1 else ""
             settings = f"{trial.epochs} epoch{'s' * (trial.epochs > 1)} at learning rate {trial.learning_rate:g}"
-            cost = f"{trial.steps} steps in {trial.wall_s:.0f} s{rate}"
+            share = _share(trial.trained_parameters, record.data.get("parameters"))
+            cost = f"{trial.steps} steps in {trial.wall_s:.0f} s{rate}{share}"
             console.print(f"{trial.stage + ':':16}{settings}: {cost}{among}", soft_wrap=True, highlight=False)
     rows = ", ".join(f"{split.replace('_', ' ')} {count:,}" for split, count in record.data["rows"].items() if count)
     console.print(f"{'rows:':16}{rows}; {record.wall_s:.0f} s in all", soft_wrap=True, highlight=False)
@@ -28,6 +29,12 @@ def show(record: RunRecord, folder: Path) -> None:
         console.print(f"{'missing:':16}{part}", soft_wrap=True, highlight=False)
     for label, path in ({"record": RECORD_NAME} | record.artifacts).items():
         console.print(f"{label + ':':16}{_short(folder / path)}", soft_wrap=True, highlight=False)
+
+
+def _share(trained: int | None, parameters: int | None) -> str:
+    if trained is None or parameters is None:
+        return ""
+    return f", {trained / parameters:.2%} of {parameters / 1e6:.1f} M parameters trained"
 
 
 def _short(path: Path) -> str:

@@ -8,7 +8,8 @@ which rows (`split`):
     analysis/entropy             mean entropy of the attention weights, nats
     analysis/<what>/layer_<nn>   the same per layer
 
-Scores are fractions in [0, 1] or correlations in [-1, 1]; percent appears only in tables.
+Scores are fractions in [0, 1], correlations in [-1, 1], or mean negative log-likelihoods `val/nll_token` and
+`val/nll_word` in nats per token and per word; percent and perplexity appear only in tables.
 """
 
 import hashlib
@@ -30,11 +31,12 @@ KL = "analysis/kl"
 ENTROPY = "analysis/entropy"
 
 ModelState = Literal["teacher", "no_train", "distilled", "recovered"]
-Unit = Literal["fraction", "nats", "correlation"]
+Unit = Literal["fraction", "nats", "correlation", "nats/token", "nats/word"]
 STATES: tuple[ModelState, ...] = get_args(ModelState)
 
-# Where files go, where metrics are mirrored and whether an old result may be reused: none of them changes a number.
-KEYS_WITHOUT_EFFECT = frozenset({"paths", "logger", "rerun"})
+# Where files go, where metrics are mirrored, whether an old result may be reused and how often checkpoints are written:
+# none of them changes a number.
+KEYS_WITHOUT_EFFECT = frozenset({"paths", "logger", "rerun", "checkpoint_minutes"})
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +78,8 @@ class TrialRecord:
     """One candidate of a stage: its settings, cost, and how it did on the training rows held out for choosing.
 
     `stage` is the state it led to. `held_out` is the task's primary metric, or minus the divergence in nats where maps
-    were distilled; None when there was no other candidate, or this one diverged or had no finite score.
+    were distilled, or minus a loss; None when there was no other candidate, or this one diverged or had no finite
+    score. `trained_parameters` counts what the optimizer was given; None in records from before it was counted.
     """
 
     stage: ModelState
@@ -87,6 +90,7 @@ class TrialRecord:
     tokens_per_s: float | None
     held_out: float | None
     chosen: bool
+    trained_parameters: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

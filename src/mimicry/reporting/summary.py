@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 from mimicry.reporting.run_record import ModelState, RunRecord
-from mimicry.reporting.tables import GAP, STATE_LABELS, markdown_table, number
+from mimicry.reporting.tables import GAP, PERPLEXITIES, STATE_LABELS, markdown_table, number
 from mimicry.reporting.variants import final_state, finished, variants
 
 Runs = list[RunRecord]
@@ -20,7 +20,8 @@ def summary_tables(groups: Iterable[Runs], score: str | None = None) -> list[str
     """
     models = defaultdict(list)
     for group in map(finished, groups):
-        if group:
+        # Perplexities of different texts have no mean worth telling.
+        if group and group[0].score_names()[0] not in PERPLEXITIES:
             models[group[0].regime, group[0].model].append(group)
     return [_summary(f"{' · '.join(key)} · all tasks", tasks, score) for key, tasks in models.items() if len(tasks) > 1]
 

@@ -9,6 +9,8 @@ from rich.table import Table
 from mimicry.reporting.run_record import ENTROPY, KL, SCORE_PREFIX, STATES, ModelState, RunRecord
 
 GAP = "–"
+# Losses in nats, and what their exponentials are called.
+PERPLEXITIES = {"val/nll_token": "perplexity per token", "val/nll_word": "perplexity per word"}
 STATE_LABELS: dict[ModelState, str] = {
     "teacher": "teacher (softmax)",
     "no_train": "no train",
@@ -23,7 +25,7 @@ class StateRow:
 
     Args:
         state: which.
-        metrics: scores as fractions or correlations, the primary metric first.
+        metrics: scores as fractions, correlations or nats, the primary metric first.
         kl: mean KL divergence of its attention from the teacher's, in nats.
         entropy: mean entropy of its attention, in nats.
         wall_s: seconds it took to get here from the state before.
@@ -82,7 +84,19 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def metric_heading(name: str) -> str:
-    return f"{name.removeprefix(SCORE_PREFIX)} (%)"
+    return PERPLEXITIES.get(name) or f"{name.removeprefix(SCORE_PREFIX)} (%)"
+
+
+def shown(name: str, value: float | None) -> float | None:
+    """A score as tables show it: in percent, or a mean negative log-likelihood as perplexity."""
+    if value is None:
+        return None
+    return math.exp(value) if name in PERPLEXITIES else 100.0 * value
+
+
+def decimals(name: str) -> int:
+    """How many a score is shown with."""
+    return 2 if name in PERPLEXITIES else 1
 
 
 def number(value: float | None, decimals: int, scale: float = 1.0) -> str:
@@ -92,11 +106,16 @@ def number(value: float | None, decimals: int, scale: float = 1.0) -> str:
     return f"{scale * value:.{decimals}f}"
 
 
-def fraction_of_teacher(value: float | None, teacher: float | None) -> float | None:
-    """None without both values, and for a teacher at or below zero, of which no share can be kept."""
-    if value is None or teacher is None or teacher <= 0:
+def fraction_of_teacher(name: str, value: float | None, teacher: float | None) -> float | None:
+    """Share of the teacher's score that is kept; of perplexities, which should be low, the teacher's by the student's.
+
+    None without both values, and for a teacher at or below zero, of which no share can be kept.
+    """
+    if value is None or teacher is None:
         return None
-    return value / teacher
+    if name in PERPLEXITIES:
+        return math.exp(teacher - value)
+    return value / teacher if teacher > 0 else None
 
 
 def _cells(rows: Sequence[StateRow]) -> list[list[str]]:
@@ -110,8 +129,8 @@ def _cells(rows: Sequence[StateRow]) -> list[list[str]]:
     lines = [["attention", headings[0], "% of teacher", *headings[1:], "KL (nats)", "entropy (nats)", "time (s)"]]
     for state in STATES:
         row = by_state.get(state, StateRow(state, {}, None, None, None))
-        scores = [number(row.metrics.get(name), 1, scale=100.0) for name in names]
-        kept = number(fraction_of_teacher(row.metrics.get(primary), teacher), 1, scale=100.0)
+        scores = [number(shown(name, row.metrics.get(name)), decimals(name)) for name in names]
+        kept = number(fraction_of_teacher(primary, row.metrics.get(primary), teacher), 1, scale=100.0)
         costs = [number(row.kl, 3), number(row.entropy, 3), "reused" if row.reused else number(row.wall_s, 1)]
         lines.append([STATE_LABELS[state], scores[0], kept, *scores[1:], *costs])
     return lines

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mimicry.analysis import attention_entropy, attention_kl
 from mimicry.attention.capture import attention_layers, capture
+from mimicry.data.batches import model_inputs
 from mimicry.shapes import Weights
 
 
@@ -39,9 +40,8 @@ class AttentionSummary:
 
 def attention_weights(model: nn.Module, batch: dict[str, Tensor]) -> dict[str, tuple[Weights, Tensor | None]]:
     """Weights and key mask of every layer of a canonicalised or converted model on one batch."""
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
     with torch.inference_mode(), capture(model) as captured:
-        model(**inputs)
+        model(**model_inputs(batch))
         return {
             name: (layer.weights(seen.q, seen.k, seen.key_mask), seen.key_mask)
             for name, layer in attention_layers(model).items()

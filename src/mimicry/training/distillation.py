@@ -13,6 +13,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from mimicry.attention import Attention, LinearAttention, SoftmaxAttention
 from mimicry.attention.capture import Captured, attention_layers, capture
+from mimicry.data.batches import model_inputs
 from mimicry.objectives import soft_cross_entropy, soft_cross_entropy_of_logs, streamed_soft_cross_entropy
 from mimicry.shapes import Scalar
 from mimicry.training.optimization import lightning_optimizers
@@ -64,11 +65,10 @@ class DistillationModule(L.LightningModule):
         self.students.train()
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        inputs = {name: value for name, value in batch.items() if name != "labels"}
         teachers = attention_layers(self.teacher)
         *_, last = teachers.values()
         with torch.no_grad(), capture(self.teacher) as captured, _ending_at(last):
-            self.teacher(**inputs)
+            self.teacher(**model_inputs(batch))
         losses, entropies = [], []
         for name, student in zip(self.names, self.students, strict=True):
             loss, entropy = self._losses(teachers[name], student, captured[name])

@@ -2,13 +2,17 @@
 
 import warnings
 from collections.abc import Callable
+from typing import Protocol, runtime_checkable
 
-from torch import Tensor
-from torchmetrics import Metric, MetricCollection
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection, SumMetric
 from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy, MulticlassMatthewsCorrCoef
 from torchmetrics.regression import PearsonCorrCoef, SpearmanCorrCoef
 
-# Units: accuracies and f1 are fractions in [0, 1], the others correlations in [-1, 1].
+from mimicry.data.batches import model_inputs
+
 BUILDERS: dict[str, Callable[[int], Metric]] = {
     # The default would average over classes; GLUE counts examples.
     "accuracy": lambda num_labels: MulticlassAccuracy(num_labels, average="micro"),
@@ -19,9 +23,94 @@ BUILDERS: dict[str, Callable[[int], Metric]] = {
     "pearson": lambda num_labels: PearsonCorrCoef(),
     "spearman": lambda num_labels: SpearmanCorrCoef(),
 }
-UNITS = dict.fromkeys(("accuracy", "top1", "top5", "f1"), "fraction") | dict.fromkeys(
-    ("matthews", "pearson", "spearman"), "correlation"
+# Negative log-likelihoods in nats; their exponentials are the perplexities that tables show.
+LIKELIHOODS = ("nll_token", "nll_word")
+# Accuracies and f1 are fractions in [0, 1], correlations lie in [-1, 1].
+UNITS = (
+    dict.fromkeys(("accuracy", "top1", "top5", "f1"), "fraction")
+    | dict.fromkeys(("matthews", "pearson", "spearman"), "correlation")
+    | {"nll_token": "nats/token", "nll_word": "nats/word"}
 )
+
+
+@runtime_checkable
+class Scores(Protocol):
+    """What a model is measured by: filled batch by batch, then computed once."""
+
+    def update(self, model: nn.Module, batch: dict[str, Tensor]) -> None:
+        """Runs the model on one batch and adds what it predicts."""
+
+    def compute(self) -> dict[str, Tensor]:
+        """The scores of all batches since the last reset, by name."""
+
+    def reset(self) -> None:
+        """Forgets all batches."""
+
+
+def build_scores(names: tuple[str, ...], num_labels: int) -> Scores:
+    """The scores of a task by their names; `num_labels` = 1 means regression.
+
+    Raises:
+        ValueError: if a name is unknown, or likelihoods stand beside scores of classes.
+    """
+    if set(names) <= set(LIKELIHOODS):
+        return LikelihoodScores()
+    return PredictionScores(build_metrics(names, num_labels))
+
+
+class PredictionScores(nn.Module):
+    """Scores of predicted classes or values against labels.
+
+    Args:
+        metrics: from `build_metrics`.
+    """
+
+    def __init__(self, metrics: MetricCollection) -> None:
+        super().__init__()
+        self.metrics = metrics
+
+    def update(self, model: nn.Module, batch: dict[str, Tensor]) -> None:
+        update_metrics(self.metrics, model(**model_inputs(batch)).logits, batch["labels"])
+
+    def compute(self) -> dict[str, Tensor]:
+        return dict(self.metrics.compute())
+
+    def reset(self) -> None:
+        self.metrics.reset()
+
+
+class LikelihoodScores(nn.Module):
+    """Mean negative log-likelihood of the text, `nll_token` over predicted tokens and `nll_word` over its words.
+
+    Perplexity per token depends on the tokenizer, per word it does not.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.nll, self.tokens, self.words = (SumMetric() for _ in range(3))
+
+    def update(self, model: nn.Module, batch: dict[str, Tensor]) -> None:
+        # As the host library does it: the model's output at one token is its prediction of the next.
+        targets = batch["labels"][:, 1:]
+        logits = model(**model_inputs(batch)).logits
+        # Row by row, so that no second copy of all logits is made; in float32, whatever the model's precision.
+        nll = [F.cross_entropy(row[:-1].float(), at, reduction="sum") for row, at in zip(logits, targets, strict=True)]
+        self.nll.update(torch.stack(nll))
+        self.tokens.update((targets != -100).sum())
+        self.words.update(batch["words"])
+
+    def compute(self) -> dict[str, Tensor]:
+        nll = self.nll.compute()
+        return {"nll_token": nll / self.tokens.compute(), "nll_word": nll / self.words.compute()}
+
+    def reset(self) -> None:
+        for metric in (self.nll, self.tokens, self.words):
+            metric.reset()
+
+
+def higher_is_better(name: str) -> bool:
+    """Whether more of a score is better; False for losses."""
+    return name not in LIKELIHOODS
 
 
 def build_metrics(names: tuple[str, ...], num_labels: int) -> MetricCollection:

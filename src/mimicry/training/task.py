@@ -1,4 +1,4 @@
-"""Finetuning on a labelled task, for softmax teachers and converted students alike."""
+"""Training on a task's own loss, for softmax teachers and converted students alike."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,20 +8,21 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
-from torchmetrics import MetricCollection
 
 from mimicry.attention.feature_maps.base import FeatureMap
-from mimicry.training.metrics import update_metrics
+from mimicry.data.batches import model_inputs
+from mimicry.training.metrics import Scores
 from mimicry.training.optimization import lightning_optimizers
 
 
 class TaskModule(L.LightningModule):
-    """Trains every weight of a Hugging Face classifier (or regressor) on the task loss, and measures it.
+    """Trains whatever weights of a model require gradients on its task's loss, and measures it.
 
     Args:
-        model: takes its inputs and `labels`; returns loss and logits.
+        model: a classifier, regressor or language model as Hugging Face builds them: takes its inputs and `labels`;
+            returns loss and logits.
         stage: prefix of logged keys, such as `teach/loss`.
-        metrics: computed over validation predictions, logged as `val/<name>`.
+        scores: computed over the validation rows, logged as `val/<name>`.
         optimizer: called with parameters and `lr`.
         scheduler: called with the optimizer and `total_steps`.
         learning_rate: peak learning rate.
@@ -31,7 +32,7 @@ class TaskModule(L.LightningModule):
         self,
         model: nn.Module,
         stage: str,
-        metrics: MetricCollection,
+        scores: Scores,
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler],
         learning_rate: float,
@@ -39,7 +40,7 @@ class TaskModule(L.LightningModule):
         super().__init__()
         self.model = model
         self.stage = stage
-        self.metrics = metrics
+        self.scores = scores
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.learning_rate = learning_rate
@@ -54,19 +55,17 @@ class TaskModule(L.LightningModule):
                 module.before_step(self.global_step)
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        loss: Tensor = self.model(**batch).loss
+        loss: Tensor = self.model(**model_inputs(batch), labels=batch["labels"]).loss
         refuse_divergence(loss, self.stage, self.global_step)
         self.log(f"{self.stage}/loss", loss, prog_bar=True)
         return loss
 
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
-        labels = batch["labels"]
-        logits = self.model(**{name: value for name, value in batch.items() if name != "labels"}).logits
-        update_metrics(self.metrics, logits, labels)
+        self.scores.update(self.model, batch)
 
     def on_validation_epoch_end(self) -> None:
-        self.log_dict({f"val/{name}": value for name, value in self.metrics.compute().items()})
-        self.metrics.reset()
+        self.log_dict({f"val/{name}": value for name, value in self.scores.compute().items()})
+        self.scores.reset()
 
     def configure_optimizers(self) -> dict[str, Any]:
         steps = int(self.trainer.estimated_stepping_batches)

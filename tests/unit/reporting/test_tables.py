@@ -1,4 +1,5 @@
 import io
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -53,8 +54,19 @@ def test_a_number_that_is_not_finite_is_a_gap() -> None:
 
 @pytest.mark.parametrize("teacher", [0.0, -0.1, None])
 def test_no_share_is_kept_of_a_teacher_at_or_below_zero(teacher: float | None) -> None:
-    assert fraction_of_teacher(0.5, teacher) is None
+    assert fraction_of_teacher("val/accuracy", 0.5, teacher) is None
     assert cells(conversion_markdown("title", [row("teacher", teacher), row("recovered", 0.5)]), "recovered")[2] == "–"
+
+
+def test_a_likelihood_is_shown_as_perplexity_and_a_lower_one_keeps_more() -> None:
+    rows = [
+        StateRow("teacher", {"val/nll_token": math.log(20.0)}, None, 1.0, None),
+        StateRow("recovered", {"val/nll_token": math.log(25.0)}, 0.1, 1.0, 1.0),
+    ]
+    markdown = conversion_markdown("title", rows)
+    assert "| perplexity per token |" in markdown
+    assert cells(markdown, "teacher")[1:3] == ["20.00", "100.0"]
+    assert cells(markdown, "recovered")[1:3] == ["25.00", "80.0"]
 
 
 def test_every_further_metric_gets_its_own_column(make_record: MakeRecord) -> None:

@@ -13,7 +13,7 @@ from mimicry.attention import LinearAttention
 from mimicry.attention.capture import attention_layers
 from mimicry.attention.feature_maps.performer import PerformerFeatureMap
 from mimicry.training.budget import BudgetGrid
-from mimicry.training.metrics import UNITS, build_metrics, update_metrics
+from mimicry.training.metrics import UNITS, LikelihoodScores, build_metrics, build_scores, update_metrics
 from mimicry.training.optimization import lightning_optimizers, warmup_schedule
 from mimicry.training.task import TaskModule
 
@@ -79,7 +79,7 @@ def test_the_optimizer_gets_trainable_parameters_only() -> None:
 def test_random_maps_redraw_at_their_interval_of_training_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     factory = functools.partial(LinearAttention, feature_map=functools.partial(PerformerFeatureMap, redraw_interval=2))
     student = mimicry.convert(tiny_model("bert"), factory)
-    module = TaskModule(student, "recover", build_metrics(("accuracy",), 3), SGD, warmup_schedule, 1e-3)
+    module = TaskModule(student, "recover", build_scores(("accuracy",), 3), SGD, warmup_schedule, 1e-3)
     rows = [layer.query_map.rows for layer in attention_layers(student).values()]
     drawn = []
     for step in range(4):
@@ -95,7 +95,7 @@ def test_random_maps_redraw_at_their_interval_of_training_steps(monkeypatch: pyt
 
 def test_finetuning_trains_every_weight_with_dropout_on() -> None:
     student = mimicry.convert(tiny_model("bert"), "hedgehog").eval()
-    module = TaskModule(student, "recover", build_metrics(("accuracy",), 3), SGD, warmup_schedule, 1e-3)
+    module = TaskModule(student, "recover", build_scores(("accuracy",), 3), SGD, warmup_schedule, 1e-3)
     module.on_train_start()
     assert all(part.training for part in student.modules())
     assert all(p.requires_grad for p in module.parameters())
@@ -148,3 +148,36 @@ def test_top5_counts_a_label_among_the_five_largest_logits_and_top1_the_largest(
     assert {name: float(value) for name, value in metrics.compute().items()} == pytest.approx(
         {"top1": 1 / 3, "top5": 2 / 3}
     )
+
+
+def test_likelihoods_are_those_of_the_predicted_tokens_over_tokens_and_words() -> None:
+    torch.manual_seed(0)
+    model = causal_model().double()
+    ids = torch.randint(5, 99, (3, 10))
+    labels = ids.clone()
+    # What stands in padding or in a prompt is not predicted.
+    labels[0, 6:] = -100
+    labels[1, :4] = -100
+    scores = LikelihoodScores()
+    for rows in (slice(0, 2), slice(2, 3)):
+        scores.update(model, {"input_ids": ids[rows], "labels": labels[rows], "words": torch.tensor([2.0, 3.0, 4.0])[rows]})
+    with torch.no_grad():
+        log_probabilities = model(input_ids=ids).logits.log_softmax(dim=-1)
+    total, count = 0.0, 0
+    for row in range(3):
+        for position in range(1, 10):
+            if labels[row, position] != -100:
+                total -= float(log_probabilities[row, position - 1, ids[row, position]])
+                count += 1
+    assert count == 5 + 6 + 9
+    measured = {name: float(value) for name, value in scores.compute().items()}
+    assert measured == pytest.approx({"nll_token": total / count, "nll_word": total / 9.0}, rel=1e-6)
+    scores.reset()
+    assert float(scores.nll.compute()) == 0.0
+    assert set(measured) <= set(UNITS)
+
+
+def test_a_task_is_scored_by_likelihood_or_by_predictions_and_not_by_both() -> None:
+    assert isinstance(build_scores(("nll_token", "nll_word"), 0), LikelihoodScores)
+    with pytest.raises(ValueError, match="metrics must be among .*, got 'nll_token'"):
+        build_scores(("accuracy", "nll_token"), 2)

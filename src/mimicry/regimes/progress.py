@@ -1,0 +1,49 @@
+"""What an interrupted run has trained so far, kept on disk until it finishes."""
+
+import json
+import logging
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+
+from safetensors.torch import load_model, save_model
+from torch import nn
+
+from mimicry.regimes.selection import Trial
+
+log = logging.getLogger(__name__)
+
+WEIGHTS, TRIALS = "model.safetensors", "trials.json"
+
+
+def is_kept(folder: Path) -> bool:
+    """Whether a trained model lies in `folder`, whole."""
+    return (folder / TRIALS).is_file()
+
+
+def keep(folder: Path, model: nn.Module, trials: tuple[Trial, ...]) -> None:
+    """Writes a trained model and how it was trained; a concurrent or killed run never leaves half of it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps([asdict(trial) for trial in trials])
+    _write(folder / WEIGHTS, lambda to: save_model(model, str(to)))
+    # Last, because its presence says that all is there.
+    _write(folder / TRIALS, lambda to: to.write_text(text, encoding="utf-8"))
+
+
+def take(folder: Path, model: nn.Module) -> tuple[Trial, ...]:
+    """Loads what `keep` has written into a model of the same architecture."""
+    load_model(model, folder / WEIGHTS)
+    return tuple(Trial(**trial) for trial in json.loads((folder / TRIALS).read_text(encoding="utf-8")))
+
+
+def discard(folder: Path) -> None:
+    """Removes what a finished run needs no more."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _write(path: Path, save: Callable[[Path], object]) -> None:
+    partial = path.with_name(f"{path.name}.{time.time_ns()}")
+    save(partial)
+    partial.replace(path)
