@@ -122,7 +122,7 @@ def _run(
     )
     with wandb_run(job, folder, tracking.mode) as run:
         trainer = functools.partial(_trainer, build, plain, run, folder)
-        key = {name: plain[name] for name in TEACHER_KEYS} | {"teach": plain["regime"]["teach"]}
+        key = {name: plain[name] for name in TEACHER_KEYS} | {"teach": plain["regime"].get("teach")}
         conversion = ConversionJob(
             parts,
             trainer,
