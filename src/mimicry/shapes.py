@@ -1,8 +1,8 @@
 """The shape vocabulary: every tensor that crosses a module boundary, named once.
 
-Axes: b batch, h heads, n queries, m keys, d head dim, e value dim, f features, c chunks, l tokens of a chunk; t and s
-heads of the teacher's and the student's keys, where groups of query heads share them. Masks are True where a key may be
-attended to.
+Axes: b batch, h heads, n queries, m keys, d head dim, e value dim, f features, c chunks, l tokens of a chunk, w hidden
+size of a model, o its classes or vocabulary; t and s heads of the teacher's and the student's keys, where groups of
+query heads share them. Masks are True where a key may be attended to.
 """
 
 from jaxtyping import Bool, Float
@@ -30,6 +30,9 @@ Visible = Bool[Tensor, "#b 1 #n m"]
 KeyMask = Bool[Tensor, "b m"]
 QueryMask = Bool[Tensor, "b n"]
 HeadMatrix = Float[Tensor, "#h f d"]
+HiddenStates = Float[Tensor, "b n w"]
+Logits = Float[Tensor, "*b o"]
+LogitMask = Bool[Tensor, "*b"]
 Scalar = Float[Tensor, ""]
 KVState = Float[Tensor, "b h f e"]
 KeyState = Float[Tensor, "b h f"]

@@ -1,11 +1,9 @@
 """The attention distillation loss from projected states and features: no tensor holds the weights of all pairs."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from mimicry.objectives.given import with_gradients
 from mimicry.objectives.tiles import TileWalk, sight
 from mimicry.shapes import GroupedKeyFeatures, GroupedKeys, KeyMask, Queries, QueryFeatures, QueryMask, Scalar
 
@@ -61,27 +59,8 @@ def streamed_soft_cross_entropy(
             walk.over(index, sight(q[index], k[index], causal, *masks))
         loss, entropy = torch.stack(walk.losses).sum(), torch.stack(walk.entropies).sum()
     if gradients is not None:
-        loss = _WithGradients.apply(loss, phi_q, phi_k, *gradients)  # type: ignore[no-untyped-call]
+        loss = with_gradients(loss, [phi_q, phi_k], gradients)
     return loss, entropy
-
-
-class _WithGradients(torch.autograd.Function):
-    """A number whose gradients were formed along with it."""
-
-    @staticmethod
-    def forward(ctx: Any, loss: Tensor, phi_q: Tensor, phi_k: Tensor, grad_q: Tensor, grad_k: Tensor) -> Tensor:
-        ctx.gradients = [grad_q, grad_k]
-        return loss.clone()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
-        if not ctx.gradients:
-            raise RuntimeError("a streamed loss gives its gradients away: form it anew for another backward pass")
-        # Scaled in place: copies would double the memory of the loss.
-        grad_q, grad_k = (gradient.mul_(grad_output) for gradient in ctx.gradients)
-        ctx.gradients = []
-        return None, grad_q, grad_k, None, None
 
 
 def _check(

@@ -1,8 +1,7 @@
-"""Attention distillation: feature maps learn softmax's own weights, all layers in one pass."""
+"""Distillation: feature maps learn to do as softmax does."""
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import lightning as L
@@ -11,27 +10,26 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from mimicry.attention import Attention, LinearAttention, SoftmaxAttention
-from mimicry.attention.capture import Captured, attention_layers, capture
+from mimicry.attention.capture import Captured, attention_layers, watching
 from mimicry.data.batches import model_inputs
-from mimicry.objectives import soft_cross_entropy, soft_cross_entropy_of_logs, streamed_soft_cross_entropy
+from mimicry.objectives import DistillationObjectives, with_gradients
 from mimicry.shapes import Scalar
+from mimicry.training.forcing import ForcedLayer, forced_layer
+from mimicry.training.imitation import imitation_terms, run_host
 from mimicry.training.optimization import lightning_optimizers
 from mimicry.training.task import refuse_divergence
 
-logger = logging.getLogger(__name__)
-
-# From as many keys on, the loss is streamed. On one CPU thread it is as fast as stored weights at 128 tokens or faster,
-# 1.6 to 2.4 times as fast at 256. Elsewhere it is for its memory: its many small operations were not timed there.
-STREAMED_TOKENS, STREAMED_TOKENS_ON_ACCELERATORS = 128, 1024
-
 
 class DistillationModule(L.LightningModule):
-    """Teacher-forced distillation of feature maps.
+    """Trains the parameters of a student's attentions, and nothing else, to imitate its teacher.
 
-    The teacher runs alone, in evaluation mode and without gradient; each of its layers hands q and k to the student's
-    layer of the same name, whose weights are compared with the teacher's. So errors of one layer never reach the next,
-    each loss touches only its own maps, and nothing but the maps can train. Source: arXiv 2402.04347, Sec. 4.2.
+    The teacher runs in evaluation mode and without gradient. For the teacher-forced objectives each of its layers hands
+    its states to the student's layer of the same name, which is compared and differentiated before the next layer runs:
+    errors of one layer never reach the next, and memory is that of one layer. For the others the student runs too, in
+    evaluation mode as far as its host is concerned, gradient checkpointing if it is enabled there; until training ends
+    all its parameters but those of its attentions are frozen. Source: arXiv 2402.04347, Sec. 4.2.
+
+    Attentions without parameters to train, such as layers that stay softmax, are left out of the teacher-forced means.
 
     Args:
         teacher: a canonicalised softmax model.
@@ -39,6 +37,10 @@ class DistillationModule(L.LightningModule):
         optimizer: called with parameters and `lr`.
         scheduler: called with the optimizer and `total_steps`.
         learning_rate: peak learning rate.
+        objectives: what is minimised; by default the paper's loss alone.
+
+    Raises:
+        ValueError: if nothing in the student's attentions trains, or teacher and student do not have the same layers.
     """
 
     stage = "distill"
@@ -50,54 +52,85 @@ class DistillationModule(L.LightningModule):
         optimizer: Callable[..., Optimizer],
         scheduler: Callable[..., LRScheduler],
         learning_rate: float,
+        objectives: DistillationObjectives = DistillationObjectives(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__()
+        check_pair(teacher, student)
         self.teacher = teacher.requires_grad_(False).eval()
-        self.names = list(attention_layers(student))
-        self.students = nn.ModuleList(attention_layers(student).values())
+        trained = {name: layer for name, layer in attention_layers(student).items() if _trainable(layer)}
+        self.names = list(trained)
+        self.students = nn.ModuleList(trained.values())
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.learning_rate = learning_rate
-        self.told = False
+        self.objectives = objectives
+        self.frozen: list[nn.Parameter] = []
+        # Registered only where it runs: what is registered moves between devices and goes into checkpoints.
+        self.student = student if objectives.runs_student else None
+        if objectives.runs_student:
+            maps = {id(p) for p in self.students.parameters()}
+            self.frozen = [p for p in student.parameters() if p.requires_grad and id(p) not in maps]
+            for parameter in self.frozen:
+                parameter.requires_grad_(False)
 
     def on_train_start(self) -> None:
+        if self.student is not None:
+            for part in self.student.modules():
+                # Host layers checkpoint in training mode only; what they consist of stays in evaluation mode.
+                part.training = bool(getattr(part, "gradient_checkpointing", False))
         # Lightning keeps the mode it finds; in evaluation mode an ablated hybrid would not train what it leaves out.
         self.students.train()
 
-    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
-        teachers = attention_layers(self.teacher)
-        *_, last = teachers.values()
-        with torch.no_grad(), capture(self.teacher) as captured, _ending_at(last):
-            self.teacher(**model_inputs(batch))
-        losses, entropies = [], []
-        for name, student in zip(self.names, self.students, strict=True):
-            loss, entropy = self._losses(teachers[name], student, captured[name])
-            losses.append(loss)
-            entropies.append(entropy)
-        loss = torch.stack(losses).mean()
+    def teardown(self, stage: str) -> None:
+        for parameter in self.frozen:
+            parameter.requires_grad_(True)
+        self.frozen = []
+
+    def training_step(self, batch: Mapping[str, Tensor], batch_idx: int) -> Tensor:
+        inputs = model_inputs(batch)
+        layers, taught = self._run_teacher(inputs)
+        names = list(layers[0].terms) if layers else []
+        terms = {name: torch.stack([layer.terms[name] for layer in layers]).mean() for name in names}
+        loss = self._weighted(terms)
+        if layers:
+            gradients = [gradient.div_(len(layers)) for layer in layers for gradient in layer.gradients]
+            loss = with_gradients(loss, _trainable(self.students), gradients)
+        if self.student is not None:
+            compared = imitation_terms(self.student, taught, inputs, self.objectives)
+            loss, terms = loss + self._weighted(compared), terms | compared
         refuse_divergence(loss, self.stage, self.global_step)
-        self.log("distill/soft_xent", loss)
-        self.log("distill/kl", loss.detach() - torch.stack(entropies).mean(), prog_bar=True)
+        self._report(loss.detach(), {name: term.detach() for name, term in terms.items()})
         return loss
 
-    def _losses(self, teacher: Attention, student: Attention, seen: Captured) -> tuple[Scalar, Scalar]:
-        """One layer's loss, and the least value it can reach, its teacher's entropy."""
-        fewest = STREAMED_TOKENS if seen.k.device.type == "cpu" else STREAMED_TOKENS_ON_ACCELERATORS
-        is_long = seen.k.shape[2] >= fewest
-        if is_long and isinstance(teacher, SoftmaxAttention) and isinstance(student, LinearAttention):
-            features = student.features(seen.q, seen.k, seen.key_mask)
-            if features is not None:
-                masks = (seen.key_mask, seen.key_mask)
-                return streamed_soft_cross_entropy(seen.q, seen.k, *features, student.dims.causal, *masks)
-            if not self.told:
-                self.told = True
-                logger.info("distill: exponents of keys grow too far for one pass, so weights of all pairs are stored")
-        with torch.no_grad():
-            target = teacher.weights(seen.q, seen.k, seen.key_mask)
-            # Against itself it is the entropy, the least the student can reach.
-            entropy = soft_cross_entropy(target, target, seen.key_mask)
-        log_weights = student.log_weights(seen.q, seen.k, seen.key_mask)
-        return soft_cross_entropy_of_logs(target, log_weights, seen.key_mask), entropy
+    def _run_teacher(self, inputs: dict[str, Tensor]) -> tuple[list[ForcedLayer], Any]:
+        """Losses of the layers that are fed its states, and its outputs if the student is to run."""
+        layers, teachers = {}, attention_layers(self.teacher)
+        students = dict(zip(self.names, self.students, strict=True))
+
+        def see(name: str, seen: Captured) -> None:
+            if name in students:
+                layers[name] = forced_layer(teachers[name], students[name], seen, self.objectives)
+            if self.student is None and len(layers) == len(students):
+                raise _EndedError
+
+        watched = watching(self.teacher, see) if self.objectives.forces_teacher else nullcontext()
+        taught = None
+        with torch.no_grad(), watched, suppress(_EndedError):
+            taught = run_host(self.teacher, inputs, self.objectives)
+        return [layers[name] for name in self.names] if layers else [], taught
+
+    def _weighted(self, terms: dict[str, Scalar]) -> Scalar:
+        parts = [getattr(self.objectives, name) * term for name, term in terms.items() if name != "entropy"]
+        return torch.stack(parts).sum() if parts else torch.zeros((), device=self.device)
+
+    def _report(self, loss: Scalar, terms: dict[str, Scalar]) -> None:
+        self.log("distill/loss", loss, prog_bar="attention" not in terms)
+        for name in ("output", "hidden", "logits"):
+            if name in terms:
+                self.log(f"distill/{name}", terms[name])
+        if "attention" in terms:
+            self.log("distill/soft_xent", terms["attention"])
+            self.log("distill/kl", terms["attention"] - terms["entropy"], prog_bar=True)
 
     def configure_optimizers(self) -> dict[str, Any]:
         steps = int(self.trainer.estimated_stepping_batches)
@@ -110,17 +143,23 @@ class _EndedError(Exception):
     """Unwinds a forward pass of which nothing more is needed."""
 
 
-@contextmanager
-def _ending_at(layer: nn.Module) -> Iterator[None]:
-    """Inside the block, a forward pass ends where it reaches `layer`, after the hooks that `layer` had already."""
+def check_pair(teacher: nn.Module, student: nn.Module) -> None:
+    """Refuses models that cannot be distilled; ValueError, one line."""
+    theirs, ours = attention_layers(teacher), attention_layers(student)
+    if not any(_trainable(layer) for layer in ours.values()):
+        raise ValueError(
+            f"student must have attentions with parameters to train, got {type(student).__name__} "
+            f"with {', '.join(sorted({type(layer).__name__ for layer in ours.values()})) or 'no converted attention'}"
+        )
+    if theirs.keys() != ours.keys():
+        raise ValueError(
+            f"teacher must be canonicalised and have the {len(ours)} attention layers of the student, "
+            f"got {type(teacher).__name__} with {len(theirs)} of ours"
+        )
+    for name, layer in ours.items():
+        if layer.dims != theirs[name].dims:
+            raise ValueError(f"teacher must have the student's {layer.dims} at {name}, got {theirs[name].dims}")
 
-    def end(*_: Any) -> None:
-        raise _EndedError
 
-    handle = layer.register_forward_pre_hook(end)
-    try:
-        yield
-    except _EndedError:
-        pass
-    finally:
-        handle.remove()
+def _trainable(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters() if p.requires_grad]

@@ -211,7 +211,7 @@ def test_gradients_are_given_away_once() -> None:
     given = [x.requires_grad_() for x in states(9, 9)]
     loss, _ = streamed_soft_cross_entropy(*given, causal=True)
     loss.backward(retain_graph=True)
-    with pytest.raises(RuntimeError, match=r"^a streamed loss gives its gradients away: form it anew"):
+    with pytest.raises(RuntimeError, match=r"^a loss formed with its gradients gives them away: form it anew"):
         loss.backward()
 
 
