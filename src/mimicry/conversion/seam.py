@@ -51,6 +51,9 @@ def attend(
         query = query * ratio
     if attention_mask is not None and attention_mask.ndim != 2:
         raise ValueError(f"attention_mask must be a (batch, tokens) padding mask, got {tuple(attention_mask.shape)}")
+    if query.dtype != value.dtype:
+        # Under autocast rotations leave q and k in float32; the host's own attention would cast them too.
+        query, key = query.to(value.dtype), key.to(value.dtype)
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)

@@ -151,3 +151,14 @@ def test_a_text_longer_than_a_window_that_was_set_later_is_refused() -> None:
         student(torch.randint(5, 99, (1, 6)), use_cache=False)
         with pytest.raises(ValueError, match="hides earlier ones of 7 tokens from later ones"):
             student(torch.randint(5, 99, (1, 7)), use_cache=False)
+
+
+def test_rotated_states_in_float32_are_cast_to_the_values_dtype_under_autocast() -> None:
+    model = mimicry.canonicalise(tiny_model("llama"))
+    host, batch = tiny_model("llama"), padded_batch()
+    host.load_state_dict(model.state_dict(), strict=False)
+    with torch.autocast("cpu", dtype=torch.bfloat16), torch.no_grad():
+        theirs, ours = host(**batch).logits, model(**batch).logits
+    kept = batch["attention_mask"].bool()
+    # One rounding of bf16 at the size of the logits.
+    torch.testing.assert_close(ours[kept], theirs[kept], rtol=0, atol=2**-8 * float(theirs.abs().max()))
