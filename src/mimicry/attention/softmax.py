@@ -6,17 +6,33 @@ import torch.nn.functional as F
 from mimicry.attention.base import Attention
 from mimicry.shapes import KeyMask, Keys, Outputs, Queries, Values, Weights
 
+# Queries per call of the fused kernel where it needs a mask: a mask of all pairs would outgrow everything else.
+ROWS = 256
+
 
 class SoftmaxAttention(Attention):
     """a_ij = softmax_j(q_i . k_j / sqrt(d)); y_i = sum_j a_ij v_j.
 
-    `forward` runs torch's fused kernel and never stores the weights. Source: arXiv 2402.04347, Eq. 1.
+    `forward` runs torch's fused kernel and never stores the weights, nor a mask of all pairs.
+    Source: arXiv 2402.04347, Eq. 1.
     """
 
     def forward(self, q: Queries, k: Keys, v: Values, key_mask: KeyMask | None = None) -> Outputs:
         self.check(q, k, key_mask, v)
         if key_mask is None and (not self.dims.causal or q.shape[2] == k.shape[2]):
             return F.scaled_dot_product_attention(q, k, v, is_causal=self.dims.causal)
+        if not self.dims.causal or q.shape[2] <= ROWS:
+            return self._masked(q, k, v, key_mask)
+        past, outputs = k.shape[2] - q.shape[2], []
+        for start in range(0, q.shape[2], ROWS):
+            rows = slice(start, min(start + ROWS, q.shape[2]))
+            # No row of the block sees a key beyond its last one.
+            keys = slice(0, past + rows.stop)
+            mask = None if key_mask is None else key_mask[:, keys]
+            outputs.append(self._masked(q[:, :, rows], k[:, :, keys], v[:, :, keys], mask))
+        return torch.cat(outputs, dim=2)
+
+    def _masked(self, q: Queries, k: Keys, v: Values, key_mask: KeyMask | None) -> Outputs:
         visible = self.visible(q, k, key_mask)
         if visible is None:
             return F.scaled_dot_product_attention(q, k, v)

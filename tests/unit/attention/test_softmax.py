@@ -5,9 +5,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from memory import LargestTensor
 from torch import Tensor
 
-from mimicry.attention import AttentionDims, SoftmaxAttention
+from mimicry.attention import AttentionDims, SoftmaxAttention, softmax
 
 
 def explicit(q: Tensor, k: Tensor, key_mask: Tensor | None, causal: bool) -> np.ndarray:
@@ -38,6 +39,33 @@ def test_weights_and_outputs_are_those_of_the_definition(
     expected = explicit(q, k, key_mask, causal)
     np.testing.assert_allclose(attn.weights(q, k, key_mask), expected, rtol=0, atol=tolerance)
     np.testing.assert_allclose(attn(q, k, v, key_mask), expected @ v.double().numpy(), rtol=0, atol=10 * tolerance)
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(7, 7), (5, 8)])
+@pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
+def test_causal_attention_with_a_mask_goes_in_blocks_of_queries_that_change_nothing(
+    queries: int, keys: int, padded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attn = SoftmaxAttention(AttentionDims(2, 4, causal=True))
+    q, k, v = (torch.randn(3, 2, tokens, 4, dtype=torch.float64) for tokens in (queries, keys, keys))
+    key_mask = torch.stack([torch.arange(keys) < 5, torch.arange(keys) > 3, torch.rand(keys) < 0.5]) if padded else None
+    leaves = [x.requires_grad_() for x in (q, k, v)]
+    expected = attn.weights(q, k, key_mask) @ v
+    references = torch.autograd.grad(expected.square().sum(), leaves)
+    for rows in (1, 2, 3, 7):
+        monkeypatch.setattr(softmax, "ROWS", rows)
+        actual = attn(q, k, v, key_mask)
+        torch.testing.assert_close(actual, expected, rtol=1e-12, atol=1e-14)
+        gradients = torch.autograd.grad(actual.square().sum(), leaves)
+        torch.testing.assert_close(gradients, references, rtol=1e-10, atol=1e-12)
+
+
+def test_no_mask_of_all_pairs_is_made() -> None:
+    attn = SoftmaxAttention(AttentionDims(1, 4, causal=True))
+    tokens = 2048
+    with LargestTensor() as record:
+        attn(*torch.randn(3, 1, 1, tokens, 4), torch.arange(tokens)[None] > 9)
+    assert record.largest == softmax.ROWS * tokens
 
 
 @pytest.mark.parametrize("queries", [2, 7])
