@@ -11,6 +11,7 @@ from memory import LargestTensor
 from torch import Tensor, nn
 
 import mimicry
+from mimicry.attention import softmax
 from mimicry.attention.capture import attention_layers
 from mimicry.conversion.seam import ATTRIBUTE
 from mimicry.objectives import DistillationObjectives
@@ -73,19 +74,19 @@ def test_the_logits_term_of_a_classifier_is_the_divergence_of_its_rows() -> None
 @FAMILIES
 @pytest.mark.parametrize("objective", ["hidden", "logits"])
 def test_gradients_of_the_maps_are_those_of_the_whole_student_in_float64(family: str, objective: str) -> None:
-    module, _, student = distilling(family, objectives=EVERY_OBJECTIVE[objective])
+    module, _, _ = distilling(family, objectives=EVERY_OBJECTIVE[objective])
     module.double()
     batch = batch_of(family)
-    name, parameter = next(iter(module.students.named_parameters()))
+    parameter = next(module.students.parameters())
     (gradient,) = torch.autograd.grad(module.training_step(batch, 0), parameter)
     direction = torch.randn_like(parameter)
     ends = []
-    for step in (1e-5, -1e-5):
+    for step in (1e-3, -2e-3):
         with torch.no_grad():
             parameter.add_(step * direction)
             ends.append(module.training_step(batch, 0).item())
-            parameter.sub_(step * direction)
-    assert (gradient * direction).sum().item() == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-4), name
+    # Llama normalises its states in float32 whatever the weights are: smaller steps drown in that.
+    assert (gradient * direction).sum().item() == pytest.approx((ends[0] - ends[1]) / 2e-3, rel=1e-3)
 
 
 @FAMILIES
@@ -117,7 +118,7 @@ def test_nothing_but_maps_trains_while_the_student_runs(family: str, objective: 
 @FAMILIES
 @pytest.mark.parametrize("objective", ["hidden", "logits"])
 def test_imitating_lowers_the_loss_and_leaves_teacher_and_other_weights_alone(family: str, objective: str) -> None:
-    module, teacher, student = distilling(family, objectives=EVERY_OBJECTIVE[objective])
+    module, _, _ = distilling(family, objectives=EVERY_OBJECTIVE[objective])
     before = {name: value.clone() for name, value in module.state_dict().items()}
     batch = batch_of(family)
     optimizer = torch.optim.AdamW(module.students.parameters(), lr=1e-2, weight_decay=0.0)
@@ -158,7 +159,7 @@ def test_gradient_checkpointing_runs_layers_twice_and_changes_nothing(family: st
         torch.manual_seed(0)
         module, _, student = distilling(family, objectives=EVERY_OBJECTIVE[objective])
         if checkpointing:
-            student.gradient_checkpointing_enable()
+            student.activation_checkpointing_enable()
         module.on_train_start()
         counted: list[int] = []
         for layer in attention_layers(student).values():
@@ -197,11 +198,10 @@ def test_no_cache_of_keys_and_values_is_filled(monkeypatch: pytest.MonkeyPatch) 
 
 
 @FAMILIES
-@pytest.mark.parametrize("objective", EVERY_OBJECTIVE)
-def test_no_tensor_holds_all_pairs_of_a_long_text(family: str, objective: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_tensor_holds_all_pairs_of_a_long_text(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     tokens = 2048
     sizes = {"max_position_embeddings": tokens, "intermediate_size": 32, "scale": 0.1}
-    module, _, student = distilling(family, objectives=EVERY_OBJECTIVE[objective], **sizes)
+    module, _, _ = distilling(family, objectives=EVERY_OBJECTIVE["all"], **sizes)
     monkeypatch.setattr("mimicry.objectives.tiles.PAIRS", 2**16)
     batch = {"input_ids": torch.randint(5, 99, (2, tokens)), "attention_mask": torch.ones(2, tokens).long()}
     # Padding on the right of one row and, for decoders, on the left of the other.
@@ -210,7 +210,8 @@ def test_no_tensor_holds_all_pairs_of_a_long_text(family: str, objective: str, m
         batch["attention_mask"][1, :300] = 0
     with LargestTensor() as record:
         module.training_step(batch, 0).backward()
-    assert record.largest < tokens * tokens / 4
+    # The mask of a block of queries for both rows; a quarter of what the pairs of one head of one row would take.
+    assert record.largest <= 2 * softmax.ROWS * tokens
     assert all(p.grad.isfinite().all() for p in module.students.parameters())
 
 
