@@ -1,5 +1,5 @@
 """Swapping the attention of trained models."""
 
-from mimicry.conversion.convert import canonicalise, convert
+from mimicry.conversion.convert import canonicalise, convert, unshare
 
-__all__ = ["canonicalise", "convert"]
+__all__ = ["canonicalise", "convert", "unshare"]

@@ -160,9 +160,7 @@ def test_likelihoods_are_those_of_the_predicted_tokens_over_tokens_and_words() -
     labels[1, :4] = -100
     scores = LikelihoodScores()
     for rows in (slice(0, 2), slice(2, 3)):
-        scores.update(
-            model, {"input_ids": ids[rows], "labels": labels[rows], "words": torch.tensor([2.0, 3.0, 4.0])[rows]}
-        )
+        scores.update(model, {"input_ids": ids[rows], "labels": labels[rows], "words": torch.tensor([2.0, 3.0, 4.0])[rows]})
     with torch.no_grad():
         log_probabilities = model(input_ids=ids).logits.log_softmax(dim=-1)
     total, count = 0.0, 0
