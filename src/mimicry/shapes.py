@@ -1,11 +1,11 @@
 """The shape vocabulary: every tensor that crosses a module boundary, named once.
 
 Axes: b batch, h heads, n queries, m keys, d head dim, e value dim, f features, c chunks, l tokens of a chunk, w hidden
-size of a model, o its classes or vocabulary; t and s heads of the teacher's and the student's keys, where groups of
-query heads share them. Masks are True where a key may be attended to.
+size of a model, o its classes or vocabulary, r pairs of features that rotate together; t and s heads of the teacher's
+and the student's keys, where groups of query heads share them. Masks are True where a key may be attended to.
 """
 
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 Queries = Float[Tensor, "b h n d"]
@@ -36,3 +36,10 @@ LogitMask = Bool[Tensor, "*b"]
 Scalar = Float[Tensor, ""]
 KVState = Float[Tensor, "b h f e"]
 KeyState = Float[Tensor, "b h f"]
+TokenIds = Int[Tensor, "b n"]
+PairIds = Int[Tensor, "b m"]
+Labels = Int[Tensor, "b n"]
+ClassIds = Int[Tensor, " b"]
+Hidden = Float[Tensor, "b n w"]
+Pooled = Float[Tensor, "b w"]
+Rotation = tuple[Float[Tensor, "n r"], Float[Tensor, "n r"]]
