@@ -1,10 +1,15 @@
 """A toy task that is learnt in seconds: the label says which of two words a sentence holds."""
 
 import random
+from collections import Counter
 from pathlib import Path
+from pydoc_data.topics import topics
 
 from families import tiny_model
-from transformers import BertTokenizerFast
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import BertTokenizerFast, PreTrainedTokenizerFast
 
 WORDS = [f"w{index}" for index in range(20)]
 CLUES = ("good", "bad")
@@ -18,6 +23,17 @@ def save_toy_checkpoint(folder: Path, num_labels: int = 2) -> Path:
     tokenizer.save_pretrained(folder)
     no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     tiny_model("bert", scale=0.1, num_labels=num_labels, vocab_size=40, **no_dropout).save_pretrained(folder)
+    return folder
+
+
+def save_toy_language_model(folder: Path) -> Path:
+    """A tiny random Llama and a word-level tokenizer of the Python reference, in Hugging Face layout."""
+    words = Counter(topics["compound"].split())
+    vocabulary = ["[UNK]", "<|endoftext|>", *(word for word, _ in words.most_common(60))]
+    tokenizer = Tokenizer(WordLevel({word: index for index, word in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>").save_pretrained(folder)
+    tiny_model("llama", scale=0.3, vocab_size=len(vocabulary), eos_token_id=1).save_pretrained(folder)
     return folder
 
 

@@ -93,7 +93,7 @@ def build(options: dict[str, Any]) -> Any:
 
 def check_config(plain: dict[str, Any]) -> None:
     """Checks every option against the signature of what it configures; ValueError with one line."""
-    from mimicry.schema import check_options
+    from mimicry.schema import check_options, import_target
 
     for name, value in plain.items():
         if name not in (*GROUPS, *OPTIONS):
@@ -107,6 +107,14 @@ def check_config(plain: dict[str, Any]) -> None:
         raise ValueError(f"checkpoint_minutes must be a number > 0, got {minutes!r}")
     if type(plain["rerun"]) is not bool:
         raise ValueError(f"rerun must be true or false, got {plain['rerun']!r}")
+    # Before the options: those of one regime are unknown to another, which would say less.
+    kinds = import_target(plain["regime"]["_target_"], "regime").modalities  # type: ignore[attr-defined]
+    kind = import_target(plain["model"]["_target_"], "model").modality  # type: ignore[attr-defined]
+    if kind not in kinds:
+        raise ValueError(
+            f"model must be of a kind that the regime converts, {' or '.join(kinds)}, got {kind}: "
+            "regime=finetuned is for classifiers of texts and images, regime=pretrained for language models"
+        )
     for name in GROUPS:
         check_options(plain[name], name)
 

@@ -1,6 +1,5 @@
 """Low-rank adapters on the projections of converted attentions, by peft."""
 
-import logging
 from dataclasses import dataclass
 from typing import TypeVar
 

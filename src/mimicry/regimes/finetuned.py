@@ -3,14 +3,15 @@
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import nn
 
 from mimicry.attention import Attention
 from mimicry.conversion import canonicalise
 from mimicry.conversion.layers import check_layers
-from mimicry.regimes.swap import swap_and_distill
 from mimicry.regimes.stage import Stage, check_holdout
+from mimicry.regimes.swap import swap_and_distill
 from mimicry.training.budget import BudgetGrid
 from mimicry.training.distillation import DistillationModule
 from mimicry.training.task import TaskModule
@@ -38,6 +39,8 @@ class FinetunedConversion:
     recover: BudgetGrid
     holdout_rows: int = 500
     layers: str | int = "all"
+
+    modalities: ClassVar[tuple[str, ...]] = ("text", "image")
 
     def __post_init__(self) -> None:
         check_holdout(self.holdout_rows)

@@ -63,11 +63,9 @@ class Parts:
 
     def _check_teaching(self) -> None:
         """A classifier needs a head that knows the task: finetuned here, or a finished donor's."""
-        teaches = isinstance(self.regime, FinetunedConversion)
-        if teaches == isinstance(self.checkpoint, LanguageCheckpoint):
-            kinds = "a classifier of texts or images" if teaches else "a language model, such as model=smollm2"
-            raise ValueError(f"model must be {kinds} for this regime, got {self.checkpoint.name}")
-        if teaches and not self.regime.grids["teach"].candidates and self.checkpoint.teacher is None:
+        if isinstance(self.regime, FinetunedConversion) and not (
+            self.regime.teach.candidates or self.checkpoint.teacher
+        ):
             raise ValueError("regime.teach.epochs must be >= 1 unless model.teacher names a finetuned model, got 0")
 
     def check_length(self) -> None:

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -11,8 +11,8 @@ from mimicry.attention import Attention
 from mimicry.conversion import canonicalise
 from mimicry.conversion.layers import check_layers
 from mimicry.conversion.lora import LoRASettings, add_lora
-from mimicry.regimes.swap import swap_and_distill
 from mimicry.regimes.stage import Stage, check_holdout
+from mimicry.regimes.swap import swap_and_distill
 from mimicry.training.budget import BudgetGrid
 from mimicry.training.distillation import DistillationModule
 from mimicry.training.task import TaskModule
@@ -43,6 +43,8 @@ class PretrainedConversion:
     lora: LoRASettings = field(default_factory=LoRASettings)
     holdout_rows: int = 8
     layers: str | int = "all"
+
+    modalities: ClassVar[tuple[str, ...]] = ("language",)
 
     def __post_init__(self) -> None:
         check_holdout(self.holdout_rows)

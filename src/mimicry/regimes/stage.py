@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import ClassVar, Protocol, runtime_checkable
 
 import lightning as L
 from torch import nn
@@ -41,9 +41,11 @@ class Regime(Protocol):
 
     Attributes:
         holdout_rows: training rows set aside, >= 1, on which a stage with several candidates chooses.
+        modalities: kinds of models it is for, of `text`, `image` and `language`.
     """
 
     holdout_rows: int
+    modalities: ClassVar[tuple[str, ...]]
 
     @property
     def grids(self) -> Mapping[str, BudgetGrid]:

@@ -10,7 +10,7 @@ from mimicry.reporting.run_record import ENTROPY, KL, SCORE_PREFIX, STATES, Mode
 
 GAP = "–"
 # Losses in nats, and what their exponentials are called.
-PERPLEXITIES = {"val/nll_token": "perplexity per token", "val/nll_word": "perplexity per word"}
+PERPLEXITIES = {"val/nll_token": "PPL / token", "val/nll_word": "PPL / word"}
 STATE_LABELS: dict[ModelState, str] = {
     "teacher": "teacher (softmax)",
     "no_train": "no train",
@@ -103,7 +103,8 @@ def number(value: float | None, decimals: int, scale: float = 1.0) -> str:
     """`scale` times the value; a gap for what was not measured or is not finite, never a zero."""
     if value is None or not math.isfinite(value):
         return GAP
-    return f"{scale * value:.{decimals}f}"
+    # Of large perplexities nobody reads the decimals.
+    return f"{scale * value:,.0f}" if abs(scale * value) >= 1000 else f"{scale * value:.{decimals}f}"
 
 
 def fraction_of_teacher(name: str, value: float | None, teacher: float | None) -> float | None:

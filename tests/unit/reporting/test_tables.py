@@ -64,7 +64,7 @@ def test_a_likelihood_is_shown_as_perplexity_and_a_lower_one_keeps_more() -> Non
         StateRow("recovered", {"val/nll_token": math.log(25.0)}, 0.1, 1.0, 1.0),
     ]
     markdown = conversion_markdown("title", rows)
-    assert "| perplexity per token |" in markdown
+    assert "| PPL / token |" in markdown
     assert cells(markdown, "teacher")[1:3] == ["20.00", "100.0"]
     assert cells(markdown, "recovered")[1:3] == ["25.00", "80.0"]
 

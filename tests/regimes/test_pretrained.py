@@ -1,0 +1,128 @@
+"""Pretrained conversion end to end, from the command line, on a tiny Llama and the embedded text."""
+
+import math
+from pathlib import Path
+
+import pytest
+from cli import run_here
+from runs import records
+from toy import save_toy_checkpoint, save_toy_language_model
+
+from mimicry.reporting.run_record import RunRecord, read_record
+
+
+@pytest.fixture
+def language_arguments(tmp_path: Path) -> list[str]:
+    """Overrides for a run that trains in seconds and writes below tmp_path only."""
+    (tmp_path / "tiny").mkdir()
+    save_toy_language_model(tmp_path / "tiny")
+    return [
+        "regime=pretrained",
+        f"model.path={tmp_path / 'tiny'}",
+        "model.max_length=24",
+        "task.max_train_rows=2",
+        "task.max_validation_rows=1",
+        f"paths.results={tmp_path / 'results'}",
+        "logger.mode=disabled",
+        "trainer.accelerator=cpu",
+        "regime.distill.epochs=1",
+        "regime.distill.batch_size=8",
+        "regime.distill.max_rows=64",
+        "regime.recover.epochs=1",
+        "regime.recover.batch_size=8",
+        "regime.recover.max_rows=64",
+        "regime.recover.learning_rate=3e-2",
+        "analysis.rows=16",
+    ]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: str) -> RunRecord:
+    run_here(monkeypatch, *arguments)
+    (path,) = records(tmp_path)
+    return read_record(path)
+
+
+def test_a_language_model_is_distilled_recovered_with_lora_and_told_in_perplexities(
+    language_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = run(monkeypatch, tmp_path, *language_arguments)
+    assert (record.regime, record.task) == ("pretrained", "topics")
+    assert [stage.stage for stage in record.stages] == ["teacher", "no_train", "distilled", "recovered"]
+    assert record.value("distilled", "analysis/kl") < record.value("no_train", "analysis/kl")
+    # A random model knows nothing of the text; a few steps teach it which words are frequent.
+    assert record.value("teacher", "val/nll_token") > math.log(62)
+    assert record.value("recovered", "val/nll_token") < record.value("teacher", "val/nll_token") - 0.1
+    # A token of this tokenizer is a word, but for one at the start of each text.
+    assert record.value("teacher", "val/nll_word") == pytest.approx(record.value("teacher", "val/nll_token"), rel=0.02)
+    by_stage = {trial.stage: trial for trial in record.trials}
+    maps = 2 * 2 * 4 * (8 * 8 + 8)
+    assert by_stage["distilled"].trained_parameters == maps
+    # r = 8 on q and o, 32 to 32, and on k and v, 32 to 16.
+    assert by_stage["recovered"].trained_parameters == maps + 2 * 8 * (2 * 64 + 2 * 48)
+    shown = capsys.readouterr().out
+    assert "PPL" in shown
+    assert "of 0.0 M parameters trained" in shown
+
+
+def test_full_recovery_trains_every_parameter(
+    language_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = run(monkeypatch, tmp_path, *language_arguments, "regime.recover_with=full", "attn=elu")
+    assert [stage.stage for stage in record.stages] == ["teacher", "no_train", "recovered"]
+    (trial,) = record.trials
+    assert trial.trained_parameters == record.data["parameters"]
+
+
+def test_softmax_is_the_control_that_recovers_with_the_same_budget(
+    language_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = run(monkeypatch, tmp_path, *language_arguments, "attn=softmax")
+    assert record.value("no_train", "val/nll_token") == pytest.approx(record.value("teacher", "val/nll_token"))
+    assert record.value("recovered", "val/nll_token") < record.value("teacher", "val/nll_token")
+
+
+def test_the_better_candidate_of_a_loss_is_the_lower_one(
+    language_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = "regime.recover.learning_rate=[1e-9,3e-2]"
+    arguments = [argument for argument in language_arguments if "recover.learning_rate" not in argument]
+    record = run(monkeypatch, tmp_path, *arguments, grid, "attn=elu", "regime.holdout_rows=4")
+    (chosen,) = (trial for trial in record.trials if trial.chosen)
+    assert chosen.learning_rate == 3e-2
+
+
+def test_layers_that_are_not_chosen_keep_softmax(
+    language_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = run(monkeypatch, tmp_path, *language_arguments, "regime.layers=1")
+    assert record.trials[0].trained_parameters == 2 * 4 * (8 * 8 + 8)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("regime.layers=5-2", "layers must be ranges from low to high, got '5-2'"),
+        ("regime.recover_with=none", "regime.recover_with must be Literal"),
+        ("regime.lora.r=0", "lora.r must be >= 1, got 0"),
+        ("model.max_length=65", "64 positions, got 65"),
+        ("regime=finetuned", "model must be of a kind that the regime converts, text or image, got language"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_loaded(
+    override: str, message: str, language_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*language_arguments, "model=smollm2"] if override == "regime=finetuned" else language_arguments
+    if override == "regime=finetuned":
+        arguments = [argument for argument in arguments if not argument.startswith("regime")]
+    with pytest.raises(SystemExit) as refused:
+        run_here(monkeypatch, *arguments, override)
+    assert message in str(refused.value)
+    assert not records(tmp_path)
+
+
+def test_a_classifier_is_refused_by_the_regime_of_language_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save_toy_checkpoint(tmp_path)
+    with pytest.raises(SystemExit, match="model must be of a kind that the regime converts, language, got text"):
+        run_here(monkeypatch, "regime=pretrained", "model=minilm", f"model.path={tmp_path}", "task=topics")
