@@ -198,5 +198,7 @@ def quieten() -> None:
     # The teacher stays in evaluation mode on purpose, and stages are measured after training rather than during it.
     warnings.filterwarnings("ignore", message=".*in eval mode at the start of training.*")
     warnings.filterwarnings("ignore", message=".*defined a `validation_step` but have no `val_dataloader`.*")
+    # An interrupted attempt has left its checkpoint there, from which this one goes on.
+    warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.")
     # Lightning 2.6 under torch 2.13.
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*", category=FutureWarning)

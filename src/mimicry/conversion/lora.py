@@ -29,7 +29,7 @@ class LoRASettings:
     """
 
     r: int = 8
-    alpha: float = 16.0
+    alpha: int = 16
     dropout: float = 0.0
 
     def __post_init__(self) -> None:

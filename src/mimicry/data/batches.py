@@ -99,7 +99,7 @@ class TaskBatches:
     seed: int
     measuring_tokens: int = MEASURING_TOKENS
 
-    def training(self, stage: str, batch_size: int, max_rows: int | None = None) -> DataLoader:
+    def training(self, stage: str, batch_size: int, max_rows: int | None = None) -> ResumableLoader:
         """Batches of rows with similar lengths, in an order of their own for each epoch.
 
         Args:
@@ -117,7 +117,7 @@ class TaskBatches:
         chosen = draw_indices(len(rows), max_rows, self.seed)
         lengths = self.encoder.lengths(rows)
         sampler = LengthBucketSampler([lengths[index] for index in chosen], batch_size, self.seed)
-        return self._loader(Subset(rows, chosen), batch_size, sampler)
+        return ResumableLoader(Subset(rows, chosen), batch_size, sampler=sampler, **self._options())
 
     def measuring(self, rows: Rows) -> DataLoader:
         """Every one of `rows` once, shortest first.
@@ -130,7 +130,7 @@ class TaskBatches:
         lengths = self.encoder.lengths(rows)
         shortest_first = sorted(range(len(rows)), key=lengths.__getitem__)
         batch_size = min(MEASURING_BATCH_SIZE, max(1, self.measuring_tokens // max(lengths)))
-        return self._loader(Subset(rows, shortest_first), batch_size)
+        return DataLoader(Subset(rows, shortest_first), batch_size, **self._options())
 
     def tokens(self, loader: DataLoader) -> int:
         """Tokens of one pass over one of our loaders, padding not counted."""
@@ -138,13 +138,6 @@ class TaskBatches:
         lengths = self.encoder.lengths(rows.dataset)
         return sum(lengths[index] for index in rows.indices)
 
-    def _loader(self, rows: Subset, batch_size: int, sampler: LengthBucketSampler | None = None) -> DataLoader:
+    def _options(self) -> dict[str, Any]:
         workers = self.encoder.workers
-        return (DataLoader if sampler is None else ResumableLoader)(
-            rows,
-            batch_size,
-            sampler=sampler,
-            collate_fn=self.encoder.collate,
-            num_workers=workers,
-            persistent_workers=workers > 0,
-        )
+        return {"collate_fn": self.encoder.collate, "num_workers": workers, "persistent_workers": workers > 0}

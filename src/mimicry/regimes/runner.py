@@ -110,7 +110,8 @@ class Runner:
         loader = self.batches.training(stage.name, budget.batch_size, budget.max_rows)
         # Each candidate has curves of its own.
         told = f" {budget.epochs} at {budget.learning_rate:g}" if len(stage.candidates) > 1 else ""
-        checkpoint = StageCheckpoint(self.progress / f"{stage.name}{told}", self.checkpoint_minutes, self.seed)
+        folder = self.progress / f"{stage.name}{told}"
+        checkpoint = StageCheckpoint(folder, self.checkpoint_minutes, self.seed, loader)
         trainer = self.trainer(f"{stage.name}{told}", max_epochs=budget.epochs, callbacks=[checkpoint])
         module = stage.module(learning_rate=budget.learning_rate)
         if checkpoint.last is not None:

@@ -9,6 +9,8 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from mimicry.data.batches import ResumableLoader
+
 # Seeds times this plus the step never meet in a stage of any length.
 STEPS_PER_SEED = 1_000_003
 
@@ -23,12 +25,15 @@ class StageCheckpoint(ModelCheckpoint):
         folder: of this stage alone.
         minutes: between two checkpoints, > 0; at most so much work is lost.
         seed: of the run.
+        loader: deals the stage's rows. Lightning itself would set it up before it reads the checkpoint, because our
+            schedules ask for the number of steps, and so never tell it where to go on.
     """
 
-    def __init__(self, folder: Path, minutes: float, seed: int) -> None:
+    def __init__(self, folder: Path, minutes: float, seed: int, loader: ResumableLoader) -> None:
         interval = timedelta(minutes=minutes)
         super().__init__(dirpath=folder, filename="last", train_time_interval=interval, enable_version_counter=False)
         self.seed = seed
+        self.loader = loader
         self.began = time.perf_counter()
         # Of the attempts before this one.
         self.earlier_s = 0.0
@@ -64,6 +69,8 @@ class StageCheckpoint(ModelCheckpoint):
         weights = checkpoint["state_dict"]
         checkpoint["state_dict"] = {name: value for name, value in weights.items() if name not in frozen}
         checkpoint["wall_s"] = self.wall_s
+        checkpoint["loader"] = self.loader.state_dict()
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self.earlier_s = checkpoint["wall_s"]
+        self.loader.load_state_dict(checkpoint["loader"])
