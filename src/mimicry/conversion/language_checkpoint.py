@@ -55,9 +55,9 @@ class LanguageCheckpoint:
             raise ValueError(f"model.path must be one of {', '.join(EMBEDDED)} when embedded, got {self.path!r}")
         config = read_config("model.path", self.path)
         if config is not None:
-            # The host library knows no config class for most of the families that are refused here.
+            # First, because the host library has no config class for some of the families that are refused here.
             adapter_of(SimpleNamespace(**config))
-            self._check_config(_auto_config("model.path", self.path))
+            self._read_config(_where(self.path))
 
     def load(self) -> tuple[Any, Any]:
         """The model in evaluation mode, and its tokenizer.
@@ -70,18 +70,17 @@ class LanguageCheckpoint:
                 load, or a tokenizer that does not fit the model.
             AssetError: if the asset is not to be had.
         """
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoModelForCausalLM
 
         where = str(unpacked(EMBEDDED[self.path])) if self.path in EMBEDDED else _where(self.path)
         try:
-            config = _auto_config("model.path", where)
-            self._check_config(config)
-            tokenizer = AutoTokenizer.from_pretrained(where)
+            config = self._read_config(where)
+            tokenizer = self._load_tokenizer(where)
             model, report = AutoModelForCausalLM.from_pretrained(
                 where, config=config, dtype=self.dtype, output_loading_info=True
             )
         except (OSError, ConnectionError) as error:
-            reason = str(error).strip().splitlines()[0]
+            reason = _first_line(error)
             raise ValueError(f"model.path: cannot load {self.path!r} ({reason}); a local folder works too") from error
         if missing := sorted(report["missing_keys"]):
             raise ValueError(f"model.path: {self.path!r} lacks weights: {', '.join(missing[:3])}")
@@ -93,12 +92,29 @@ class LanguageCheckpoint:
         log.info("Loaded %s (%.1f M parameters)", self.path, sum(p.numel() for p in model.parameters()) / 1e6)
         return model.eval(), tokenizer
 
-    def _check_config(self, config: Any) -> None:
-        """Refuses architectures without a seam, those that are no decoders, and blocks longer than the model's."""
+    def _read_config(self, where: str) -> Any:
+        """The host library's config; refuses no decoders, those without a seam, and blocks longer than the model's."""
+        from transformers import AutoConfig
+
+        try:
+            config = AutoConfig.from_pretrained(where)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"model.path: cannot read the config of {self.path!r} ({_first_line(error)})") from error
         check_decoder(config)
         positions = getattr(config, "max_position_embeddings", None)
         if positions is not None and self.max_length > positions:
             raise ValueError(f"model.max_length must be <= the model's {positions} positions, got {self.max_length}")
+        return config
+
+    def _load_tokenizer(self, where: str) -> Any:
+        from transformers import AutoTokenizer
+
+        try:
+            return AutoTokenizer.from_pretrained(where)
+        except ValueError as error:
+            raise ValueError(
+                f"model.path: cannot load the tokenizer of {self.path!r} ({_first_line(error)})"
+            ) from error
 
 
 def check_decoder(config: Any) -> None:
@@ -138,15 +154,10 @@ def check_tokenizer_fits(source: str, tokenizer: Any, rows: int) -> None:
             )
 
 
-def _auto_config(option: str, source: str) -> Any:
-    from transformers import AutoConfig
-
-    try:
-        return AutoConfig.from_pretrained(_where(source))
-    except (TypeError, AttributeError) as error:
-        raise ValueError(f"{option}: the config of {source!r} does not fit its family ({error})") from error
-
-
 def _where(source: str) -> str:
     folder = Path(source).expanduser()
     return str(folder) if folder.is_dir() else source
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]

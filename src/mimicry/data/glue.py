@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mimicry.data.glue_specs import GLUE_SPECS
+from mimicry.data.hub import check_column, load_splits, origin
 from mimicry.data.task import Example, RowLimits, TaskData, build_task_data
 from mimicry.data.tsv import read_tsv
 
@@ -137,33 +138,17 @@ class GlueTask:
         ]
 
     def _load_hub(self) -> TaskData:
-        # Slow to import, and only needed here.
-        import datasets
-
         splits = ["train", *self.spec.validation]
-        failure = f"cannot read {self.name} of the data set {self.hub!r}"
-        remedy = "set task.root=DIR to read local GLUE files"
-        try:
-            loaded = datasets.load_dataset(self.hub, self.name, split=splits)
-        except (FileNotFoundError, ValueError, datasets.exceptions.DatasetsError) as error:
-            raise ValueError(f"{failure}: {_one_line(error)}; {remedy}") from error
-        except OSError as error:
-            raise ConnectionError(f"{failure}: {_one_line(error)}; {remedy}") from error
-        # The name of a local copy is enough: where it lies differs between machines.
-        origin = Path(self.hub).resolve().name if Path(self.hub).is_dir() else self.hub
-        sources = {split: f"{origin}@{split}" for split in splits}
-        rows = {
-            split: self._parse_columns(columns.to_dict(), sources[split])
-            for split, columns in zip(splits, loaded, strict=True)
-        }
+        tables = load_splits(self.hub, self.name, splits, self.name, "GLUE files")
+        sources = {split: origin(self.hub, split) for split in splits}
+        rows = {split: self._parse_columns(table.to_dict(), sources[split]) for split, table in tables.items()}
         return build_task_data(self, self.limits, rows.pop("train"), rows, sources, self.spec.label_names)
 
     def _parse_columns(self, columns: dict[str, list[object]], source: str) -> list[Example]:
         text, pair = self.spec.hub_columns or (self.spec.text, self.spec.pair)
         wanted = [column for column in (text, pair, "label") if column is not None]
         for column in wanted:
-            if column not in columns:
-                raise ValueError(f"{source} must have the column {column!r}, got {', '.join(columns)}")
+            check_column(list(columns), column, source)
         pairs = columns[pair] if pair else [None] * len(columns[text])
         return [
             Example(first, second, self.spec.check_class_id(label, f"{source} row {index}"))
@@ -177,7 +162,3 @@ def _defaults(stem: str) -> list[str]:
 
 def _first_file(folder: Path, names: Sequence[str]) -> str | None:
     return next((name for name in names if (folder / name).is_file()), None)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -1,6 +1,5 @@
 """Documents as one stream of tokens, cut into blocks."""
 
-import re
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -9,9 +8,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from mimicry.data.batches import Rows
-from mimicry.data.language_rows import LanguageRow, check_tokenizer, collate_rows
+from mimicry.data.language_rows import LanguageRow, check_tokenizer, collate_rows, words_per_token
 
-WORD = re.compile(r"\S+")
 # Offsets are Python objects and large: so many documents are held in that form at once.
 DOCUMENTS_AT_ONCE = 32
 
@@ -98,7 +96,7 @@ class LanguageEncoder:
                 tokens.append(tokens[0])
                 words.append(words[0])
             tokens.append(ids)
-            words.append(_words_per_token(documents[index], ends))
+            words.append(words_per_token(documents[index], ends))
         stream = torch.from_numpy(np.concatenate(tokens))
         if len(stream) < 2:
             raise ValueError(f"documents must have at least one token, got none in {len(documents)} documents")
@@ -129,12 +127,3 @@ class LanguageEncoder:
             )
             for ids, offsets in zip(encoded["input_ids"], encoded["offset_mapping"], strict=True):
                 yield np.array(ids, np.int32), np.array(offsets, np.int64).reshape(-1, 2)[:, 1]
-
-
-def _words_per_token(text: str, ends: np.ndarray) -> np.ndarray:
-    """How many words of the text end in each token: their sum is `len(text.split())` if there is a token at all."""
-    word_ends = np.array([match.end() for match in WORD.finditer(text)], np.int64)
-    finished = np.searchsorted(word_ends, np.maximum.accumulate(ends), side="right")
-    # Whatever a tokenizer drops at the end of a text still belongs to the text.
-    finished[-1:] = len(word_ends)
-    return np.diff(finished, prepend=0).astype(np.int32)

@@ -1,15 +1,18 @@
 """Rows of tokens to predict, and their batches: what every language task has in common."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 # Labels that host models and torch's cross-entropy leave out.
 IGNORED = -100
 MIN_LENGTH = 8
+WORD = re.compile(r"\S+")
 
 
 @dataclass(frozen=True)
@@ -70,3 +73,20 @@ def check_tokenizer(tokenizer: Any, max_length: int) -> None:
             raise ValueError(f"tokenizer must have an {role} token, got none in {type(tokenizer).__name__}")
     if not tokenizer.is_fast:
         raise ValueError(f"tokenizer must be a fast one, got {type(tokenizer).__name__}")
+
+
+def words_per_token(text: str, ends: Sequence[int] | np.ndarray) -> np.ndarray:
+    """How many words of a text end in each of its tokens.
+
+    Args:
+        text: words are what whitespace separates.
+        ends: where in it the tokens end.
+
+    Returns:
+        Of shape (tokens,), int32; the sum is the number of words if there is a token at all.
+    """
+    word_ends = np.array([match.end() for match in WORD.finditer(text)], np.int64)
+    finished = np.searchsorted(word_ends, np.maximum.accumulate(ends), side="right")
+    # Whatever a tokenizer drops at the end of a text still belongs to the text.
+    finished[-1:] = len(word_ends)
+    return np.diff(finished, prepend=0).astype(np.int32)

@@ -1,9 +1,9 @@
 """Strict reading of tab-separated files: a row that does not fit is an error that names its file and line."""
 
-import gzip
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from mimicry.data.lines import read_lines
 
 
 def read_tsv(
@@ -43,11 +43,5 @@ def read_tsv(
 
 
 def _split_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
-    opener = gzip.open if path.suffix == ".gz" else open
-    try:
-        # Only "\n" ends a line: sentences may hold other characters that Python counts as line ends.
-        with opener(path, "rt", encoding="utf-8-sig", newline="\n") as lines:
-            for number, line in enumerate(lines, start=1):
-                yield f"{path}:{number}", line.rstrip("\r\n").split("\t")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must be a readable UTF-8 file, got {type(error).__name__}: {error}") from error
+    for place, line in read_lines(path):
+        yield place, line.rstrip("\r\n").split("\t")
