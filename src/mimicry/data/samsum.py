@@ -130,9 +130,9 @@ def read_dialogues(path: Path) -> list[Dialogue | None]:
     rows = []
     for place, line in read_lines(path):
         try:
-            row = json.loads(line)
+            row = json.loads(line.rstrip("\r\n"))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{place}: line must hold a JSON object, got {line.strip()[:40]!r} ({error})") from error
+            raise ValueError(f"{place}: line must hold a JSON object, got {line.strip()[:40]!r} ({error.msg})") from error
         rows.append(_parse(row, place))
     return rows
 

@@ -1,4 +1,4 @@
-"""The files of conf/model that name text classifiers: complete, and read as plain values."""
+"""The files of conf/model that name models of text: complete, and read as plain values."""
 
 import inspect
 from pathlib import Path
@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from mimicry.app import build
 from mimicry.conversion.checkpoint import Checkpoint
+from mimicry.conversion.language_checkpoint import LanguageCheckpoint
 from mimicry.data.glue_specs import GLUE_SPECS
 
 CONF = Path(__file__).resolve().parents[3] / "conf/model"
@@ -43,3 +44,19 @@ def test_there_is_a_donor_with_a_known_score_for_every_glue_task(task: str) -> N
     # The paper's BERT-FT row, in percent.
     row = {"cola": 58.8, "sst2": 93.2, "mrpc": 90.2, "stsb": 88.8, "qqp": 91.0, "mnli": 84.7, "qnli": 91.3, "rte": 68.2}
     assert donor.known_scores[task] * 100 == pytest.approx(row[task], abs=0.051)
+
+
+LANGUAGE = [
+    path for path in sorted(CONF.glob("*.yaml")) if get_class(options_of(path)["_target_"]) is LanguageCheckpoint
+]
+
+
+@pytest.mark.parametrize("path", LANGUAGE, ids=lambda path: path.stem)
+def test_every_language_model_file_lists_every_option_and_builds_a_checkpoint(path: Path) -> None:
+    options = options_of(path)
+    assert set(options) == {"_target_", *inspect.signature(LanguageCheckpoint).parameters}
+    build(options).check()
+
+
+def test_the_paper_s_decoders_and_the_embedded_one_are_there() -> None:
+    assert {path.stem for path in LANGUAGE} == {"gpt2", "llama2_7b", "smollm2"}

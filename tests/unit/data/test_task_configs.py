@@ -28,7 +28,7 @@ def test_every_task_file_opens_with_a_comment_lists_every_option_and_builds_its_
 
 
 def test_tasks_are_checked_without_importing_a_training_library() -> None:
-    tasks = ("task", "glue", "movie_reviews", "images", "digits")
+    tasks = ("task", "glue", "movie_reviews", "images", "digits", "topics", "wikitext", "samsum")
     modules = f"import {', '.join(f'mimicry.data.{task}' for task in tasks)}, sys; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", modules], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "lightning", "transformers", "datasets", "sklearn", "PIL"} & set(loaded)
