@@ -7,7 +7,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 TEXT = "the cat sat on the mat . the dog ran to the cat and sat down . a chat : hello , how are you ?"
-END = "<end>"
+# As in GPT-2; the reader of GGUF files adds it to tokenizers that lack it.
+END = "<|endoftext|>"
 
 
 def toy_tokenizer(**special: str) -> PreTrainedTokenizerFast:

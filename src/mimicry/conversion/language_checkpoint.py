@@ -70,6 +70,7 @@ class LanguageCheckpoint:
                 load, or a tokenizer that does not fit the model.
             AssetError: if the asset is not to be had.
         """
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM
 
         where = str(unpacked(EMBEDDED[self.path])) if self.path in EMBEDDED else _where(self.path)
@@ -79,7 +80,7 @@ class LanguageCheckpoint:
             model, report = AutoModelForCausalLM.from_pretrained(
                 where, config=config, dtype=self.dtype, output_loading_info=True
             )
-        except (OSError, ConnectionError) as error:
+        except (OSError, SafetensorError) as error:
             reason = _one_line(error)
             raise ValueError(f"model.path: cannot load {self.path!r} ({reason}); a local folder works too") from error
         if missing := sorted(report["missing_keys"]):

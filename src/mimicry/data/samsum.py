@@ -132,7 +132,8 @@ def read_dialogues(path: Path) -> list[Dialogue | None]:
         try:
             row = json.loads(line.rstrip("\r\n"))
         except json.JSONDecodeError as error:
-            raise ValueError(f"{place}: line must hold a JSON object, got {line.strip()[:40]!r} ({error.msg})") from error
+            shown = f"{line.strip()[:40]!r} ({error.msg})"
+            raise ValueError(f"{place}: line must hold a JSON object, got {shown}") from error
         rows.append(_parse(row, place))
     return rows
 

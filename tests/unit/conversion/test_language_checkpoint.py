@@ -130,6 +130,19 @@ def test_weights_with_holes_are_refused(tmp_path: Path) -> None:
         checkpoint(folder).load()
 
 
+def test_half_written_weights_are_refused_in_one_line(tmp_path: Path) -> None:
+    folder = save_toy_decoder(tmp_path)
+    weights = (folder / "model.safetensors").read_bytes()
+    for content in (weights[: len(weights) // 2], b""):
+        (folder / "model.safetensors").write_bytes(content)
+        with pytest.raises(ValueError, match=r"^model\.path: cannot load .*deserializing header") as refused:
+            checkpoint(folder).load()
+        assert "\n" not in str(refused.value)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"^model\.path: cannot load .*no file named model\.safetensors"):
+        checkpoint(folder).load()
+
+
 def refused_tokenizer(folder: Path, message: str) -> None:
     with pytest.raises(ValueError, match=message) as refused:
         checkpoint(folder).load()
