@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 CONF = Path(__file__).resolve().parents[3] / "conf/task"
 # Tasks for data that only the user has.
-NEEDS_A_FOLDER = ("image_folder",)
+NEEDS_A_FOLDER = ("image_folder", "lra_retrieval")
 
 
 @pytest.mark.parametrize("path", sorted(CONF.glob("*.yaml")), ids=lambda path: path.stem)
