@@ -109,11 +109,13 @@ def check_config(plain: dict[str, Any]) -> None:
         raise ValueError(f"rerun must be true or false, got {plain['rerun']!r}")
     # Before the options: those of one regime are unknown to another, which would say less.
     kinds = import_target(plain["regime"]["_target_"], "regime").modalities  # type: ignore[attr-defined]
-    kind = import_target(plain["model"]["_target_"], "model").modality  # type: ignore[attr-defined]
+    model = import_target(plain["model"]["_target_"], "model")
+    kind = getattr(model, "kind", model.modality)  # type: ignore[attr-defined]
     if kind not in kinds:
         raise ValueError(
             f"model must be of a kind that the regime converts, {' or '.join(kinds)}, got {kind}: "
-            "regime=finetuned is for classifiers of texts and images, regime=pretrained for language models"
+            "regime=finetuned is for classifiers of texts and images, regime=pretrained for language models, "
+            "regime=scratch for models that start from random weights"
         )
     for name in GROUPS:
         check_options(plain[name], name)

@@ -138,7 +138,8 @@ def _run(
             scores = ", ".join(f"{score.name} {score.value:.4f}" for score in result.scores)
             log.info("%s: %s", result.state.replace("_", " "), scores)
         maps = conversion.attention_maps()
-        title = f"{record.attn} on {record.task}: attention of teacher and student"
+        whose = "attention" if maps.teacher is None else "attention of teacher and student"
+        title = f"{record.attn} on {record.task}: {whose}"
         figure = attention_maps_figure(maps.teacher, maps.student, maps.tokens, title, folder / "attention_maps.png")
         artifacts = {"figure": figure.name, "student": _save_student(conversion, folder / "student").name}
         directory = run_directory(run)
@@ -177,12 +178,16 @@ def _trainer(
 
 
 def _save_student(conversion: ConversionJob, folder: Path) -> Path:
-    """Weights, config and tokenizer or image processor of the converted model; weights only, no pickle."""
+    """Weights, config and tokenizer or image processor of the converted model; weights only, no pickle.
+
+    A model of ours has no config but the run's, which is in the record beside.
+    """
     assert conversion.student is not None
     folder.mkdir(parents=True, exist_ok=True)
     save_model(conversion.student, str(folder / "model.safetensors"))
-    conversion.student.config.save_pretrained(folder)
-    conversion.processor.save_pretrained(folder)
+    if conversion.processor is not None:
+        conversion.student.config.save_pretrained(folder)
+        conversion.processor.save_pretrained(folder)
     return folder
 
 

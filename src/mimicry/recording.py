@@ -43,7 +43,8 @@ def with_state(record: RunRecord, result: StateResult) -> RunRecord:
         Measurement(f"{SCORE_PREFIX}{score.name}", score.value, UNITS[score.metric], state, score.split)
         for score in result.scores
     ]
-    if state != "teacher":
+    # A model that imitates none has no divergence.
+    if state not in ("teacher", "trained"):
         measured.append(Measurement(KL, result.attention.kl, "nats", state, analysed))
     measured.append(Measurement(ENTROPY, result.attention.student_entropy, "nats", state, analysed))
     trials = tuple(TrialRecord(stage=state, **asdict(trial)) for trial in result.trials)

@@ -12,7 +12,7 @@ from mimicry.regimes.stage import Regime
 
 # Measured shares of a training step: a distillation step is a forward pass plus small maps, and an optimizer step
 # costs about a tenth on top of forward and backward.
-SHARES = {"teach": 1.1, "distill": 0.5, "recover": 1.1}
+SHARES = {"teach": 1.1, "distill": 0.5, "recover": 1.1, "train": 1.1}
 # The batch of a typical length is picked among so many.
 BATCHES_LOOKED_AT = 20
 

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
-from mimicry.conversion.language_checkpoint import LanguageCheckpoint
+from mimicry.conversion.checkpoint import Checkpoint
+from mimicry.conversion.image_checkpoint import ImageCheckpoint
 from mimicry.data.batches import MEASURING_TOKENS, TaskBatches
 from mimicry.data.task import TaskData, draw_indices
 from mimicry.regimes.finetuned import FinetunedConversion
@@ -83,9 +84,9 @@ class ConversionJob:
         L.seed_everything(parts.seed, verbose=False)
         model, self.processor = parts.load_model(data)
         # Known by now: an image model's length is read from its config, which `load` has fetched.
-        assert parts.checkpoint.max_length is not None
+        assert parts.max_length is not None
         parts.check_length()
-        encoder = parts.task.encoder(self.processor, parts.checkpoint.max_length)
+        encoder = parts.task.encoder(self.processor, parts.max_length)
         rows = encoder.encode(data.train)
         held_out = set(self._held_out(len(rows)))
         train = Subset(rows, [index for index in range(len(rows)) if index not in held_out])
@@ -170,14 +171,12 @@ class ConversionJob:
 
     def _check_teacher(self, scores: tuple[Score, ...]) -> None:
         primary = scores[0]
-        if isinstance(self.parts.checkpoint, LanguageCheckpoint):
-            return
-        self.parts.checkpoint.check_score(self.parts.task.name, primary.metric, primary.value)
+        if isinstance(self.parts.checkpoint, Checkpoint | ImageCheckpoint):
+            self.parts.checkpoint.check_score(self.parts.task.name, primary.metric, primary.value)
 
     def attention_maps(self) -> AttentionMaps:
         """Weights of both models on the configured sentence, or on a validation row of readable length."""
         assert self.batches is not None
-        assert self.teacher is not None
         assert self.student is not None
         return attention_maps(self.batches, self.teacher, self.student, self.parts.analysis.sentence)
 

@@ -17,14 +17,16 @@ FIGURE_TOKENS, MOST_FIGURE_TOKENS = 14, 32
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """Weights of teacher and student for one text, (layers, heads, n, n), and its tokens."""
+    """Weights of teacher and student for one text, (layers, heads, n, n), and its tokens; no teacher from scratch."""
 
-    teacher: np.ndarray
+    teacher: np.ndarray | None
     student: np.ndarray
     tokens: list[str]
 
 
-def attention_maps(batches: TaskBatches, teacher: nn.Module, student: nn.Module, sentence: str | None) -> AttentionMaps:
+def attention_maps(
+    batches: TaskBatches, teacher: nn.Module | None, student: nn.Module, sentence: str | None
+) -> AttentionMaps:
     """Weights of both models on `sentence`, or on a row of the primary validation split of readable length."""
     encoder = batches.encoder
     if sentence is None:
@@ -37,7 +39,7 @@ def attention_maps(batches: TaskBatches, teacher: nn.Module, student: nn.Module,
     if "input_ids" in batch and len(names) > MOST_FIGURE_TOKENS:
         batch = {name: value[:, :MOST_FIGURE_TOKENS] for name, value in model_inputs(batch).items()}
         names = names[:MOST_FIGURE_TOKENS]
-    return AttentionMaps(_stacked(teacher, batch), _stacked(student.eval(), batch), names)
+    return AttentionMaps(None if teacher is None else _stacked(teacher, batch), _stacked(student.eval(), batch), names)
 
 
 def _stacked(model: nn.Module, batch: dict[str, Tensor]) -> np.ndarray:

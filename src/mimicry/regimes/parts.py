@@ -12,6 +12,7 @@ from mimicry.conversion.checkpoint import Checkpoint
 from mimicry.conversion.image_checkpoint import ImageCheckpoint
 from mimicry.conversion.language_checkpoint import LanguageCheckpoint
 from mimicry.data.task import Task, TaskData
+from mimicry.models.native import NativeDecoder, NativeEncoder
 from mimicry.regimes.finetuned import FinetunedConversion
 from mimicry.regimes.stage import Regime
 from mimicry.training.attention_analysis import AnalysisSettings
@@ -24,7 +25,7 @@ class Parts:
 
     regime: Regime
     attention: Callable[..., Attention]
-    checkpoint: Checkpoint | ImageCheckpoint | LanguageCheckpoint
+    checkpoint: Checkpoint | ImageCheckpoint | LanguageCheckpoint | NativeDecoder | NativeEncoder
     task: Task
     maps_corpus: Task | None
     optimizer: Callable[..., Any]
@@ -47,18 +48,32 @@ class Parts:
                 )
         if self.analysis.sentence is not None and self.checkpoint.modality == "image":
             raise ValueError(f"analysis.sentence needs a text model, got {self.checkpoint.name}")
-        if self.maps_corpus is not None and not self.regime.grids["distill"].candidates:
+        distill = self.regime.grids.get("distill")
+        if self.maps_corpus is not None and not (distill and distill.candidates):
             raise ValueError("maps_corpus needs regime.distill.epochs >= 1, got 0")
-        self.checkpoint.check()
+        if not isinstance(self.checkpoint, NativeDecoder | NativeEncoder):
+            self.checkpoint.check()
         self.task.check()
         build_scores(self.task.metrics, self.task.num_labels)
         if self.maps_corpus is not None:
             self.maps_corpus.check()
 
+    @property
+    def max_length(self) -> int | None:
+        """Tokens of the longest row; a model on the hub knows it once it is loaded, one from scratch takes the task's."""
+        return (
+            self.task.max_length
+            if isinstance(self.checkpoint, NativeDecoder | NativeEncoder)
+            else self.checkpoint.max_length
+        )
+
     def load_model(self, data: TaskData) -> tuple[nn.Module, Any]:
-        """The softmax model for these data, and its tokenizer or image processor."""
+        """The model for these data as it starts, and its tokenizer or image processor if it has one."""
         if isinstance(self.checkpoint, LanguageCheckpoint):
             return self.checkpoint.load()
+        if isinstance(self.checkpoint, NativeDecoder | NativeEncoder):
+            sizes = (self.task.vocab_size, self.task.max_length, data.num_labels, getattr(self.task, "towers", 1))
+            return self.checkpoint.build(*sizes, self.attention), None
         return self.checkpoint.load(data.num_labels, data.label_names)
 
     def _check_teaching(self) -> None:
@@ -73,6 +88,8 @@ class Parts:
         # Building one tiny layer runs every range check of the variant.
         causal = self.checkpoint.modality == "language"
         attention = self.attention(dims=AttentionDims(num_heads=1, head_dim=8, causal=causal))
-        length = self.checkpoint.max_length
+        length = self.max_length
         if attention.max_length is not None and length is not None and attention.max_length < length:
-            raise ValueError(f"attn: its max_length must be >= model.max_length = {length}, got {attention.max_length}")
+            raise ValueError(
+                f"attn: its max_length must be >= the {length} tokens of a row, got {attention.max_length}"
+            )

@@ -18,7 +18,7 @@ from mimicry.regimes.stage import Stage
 from mimicry.training.attention_analysis import AttentionSummary, summarise_attention
 from mimicry.training.budget import Budget
 from mimicry.training.metrics import higher_is_better
-from mimicry.training.resuming import StageCheckpoint
+from mimicry.training.resuming import BestEpoch, StageCheckpoint
 from mimicry.training.task import TaskModule
 
 log = logging.getLogger(__name__)
@@ -112,15 +112,21 @@ class Runner:
         told = f" {budget.epochs} at {budget.learning_rate:g}" if len(stage.candidates) > 1 else ""
         folder = self.progress / f"{stage.name}{told}"
         checkpoint = StageCheckpoint(folder, self.checkpoint_minutes, self.seed, loader)
-        trainer = self.trainer(f"{stage.name}{told}", max_epochs=budget.epochs, callbacks=[checkpoint])
         module = stage.module(learning_rate=budget.learning_rate)
+        callbacks, held_out = [checkpoint], None
+        if stage.patience is not None:
+            best = BestEpoch(folder, self.metrics[0], stage.patience)
+            callbacks, held_out = [checkpoint, best], self.batches.measuring(self.batches.held_out)
+        trainer = self.trainer(f"{stage.name}{told}", max_epochs=budget.epochs, callbacks=callbacks)
         if checkpoint.last is not None:
             log.info("%s: goes on from the checkpoint of the interrupted attempt", stage.name)
-        trainer.fit(module, train_dataloaders=loader, ckpt_path=checkpoint.last)
-        wall_s = checkpoint.wall_s
-        tokens_per_s = self.batches.tokens(loader) * budget.epochs / wall_s
+        trainer.fit(module, train_dataloaders=loader, val_dataloaders=held_out, ckpt_path=checkpoint.last)
+        wall_s, epochs = checkpoint.wall_s, trainer.current_epoch
+        if stage.patience is not None:
+            log.info("%s: epoch %d of %d was the best and is kept", stage.name, best.take(module), epochs)
+        tokens_per_s = self.batches.tokens(loader) * epochs / wall_s
         return Trial(
-            budget.epochs,
+            epochs,
             budget.learning_rate,
             trainer.global_step,
             wall_s,

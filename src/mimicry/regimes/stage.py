@@ -18,12 +18,14 @@ class Stage:
     """What to train, how long, and the model whose state is measured afterwards.
 
     Args:
-        name: `teach`, `donor`, `convert`, `distill` or `recover`; also the key of its budget in the regime's config.
+        name: `teach`, `donor`, `convert`, `distill`, `recover` or `train`; also the key of its budget in the regime's config.
         about: what happens, for the log.
         state: what the measured model is called in tables, such as `no_train`.
         model: measured after the stage.
         module: builds what trains `model` in place, called with `learning_rate`; None when the stage only prepares it.
         candidates: budgets to choose among; empty without `module`.
+        patience: epochs without a better held-out score after which training stops, with the best epoch's weights;
+            None trains all epochs.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Stage:
     model: nn.Module
     module: Callable[..., L.LightningModule] | None = None
     candidates: tuple[Budget, ...] = ()
+    patience: int | None = None
 
 
 # At runtime too, because tests check arguments against their annotations.
@@ -41,7 +44,7 @@ class Regime(Protocol):
 
     Attributes:
         holdout_rows: training rows set aside, >= 1, on which a stage with several candidates chooses.
-        modalities: kinds of models it is for, of `text`, `image` and `language`.
+        modalities: kinds of models it is for, of `text`, `image`, `language` and `native`.
     """
 
     holdout_rows: int
@@ -62,8 +65,9 @@ class Regime(Protocol):
 
 
 def chooses(regime: Regime) -> bool:
-    """Whether any stage has more than one candidate."""
-    return any(len(grid.candidates) > 1 for grid in regime.grids.values())
+    """Whether rows must be held out: a stage has more than one candidate, or stops when it gets no better."""
+    stops = getattr(regime, "patience", None) is not None
+    return stops or any(len(grid.candidates) > 1 for grid in regime.grids.values())
 
 
 def check_holdout(rows: int) -> None:

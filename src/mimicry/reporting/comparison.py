@@ -9,13 +9,14 @@ from typing import Any
 
 from mimicry.reporting.run_record import (
     COLLECTION_NAME,
+    CONVERSION,
     ENTROPY,
     KL,
     RECORD_NAME,
-    STATES,
     ModelState,
     RunRecord,
     parse_record,
+    states_of,
 )
 from mimicry.reporting.schema import to_plain
 from mimicry.reporting.settings import settings_markdown
@@ -93,8 +94,12 @@ def comparison_markdown(records: Sequence[RunRecord], score: str | None = None) 
     heading = metric_heading(primary) if primary else "score (%)"
     further = [name for name in names if name != primary]
     headings = [f"{metric_heading(name)}, {label}" for name in further]
-    header = ["attention", "seeds", *STATE_LABELS.values(), f"% of teacher, {label}", *headings, f"KL (nats), {label}"]
-    lines = [[*header, "entropy (nats), teacher", f"entropy (nats), {label}"]]
+    states = [STATE_LABELS[state] for state in states_of(regime)]
+    header = ["attention", "seeds", *states, *headings, f"entropy (nats), {label}"]
+    if "teacher" in states_of(regime):
+        kept, imitated = f"% of teacher, {label}", f"KL (nats), {label}"
+        header = ["attention", "seeds", *states, kept, *headings, imitated, "entropy (nats), teacher", header[-1]]
+    lines = [header]
     for name, runs in variants(records).items():
         done = finished(runs)
         seeds = str(len(done)) if len(done) == len(runs) else f"{len(done)} of {len(runs)}"
@@ -113,13 +118,17 @@ def _measured_cells(runs: Sequence[RunRecord], primary: str, further: Sequence[s
     def score(name: str, state: ModelState) -> str:
         return mean_and_std(runs, lambda run: shown(name, run.value(state, name)), decimals(name))
 
+    entropy = mean_and_std(runs, lambda run: run.value(final, ENTROPY), 3)
+    others = [score(name, final) for name in further]
+    if final == "trained":
+        return [score(primary, final), *others, entropy]
     return [
-        *(score(primary, state) for state in STATES),
+        *(score(primary, state) for state in CONVERSION),
         mean_and_std(runs, kept, 1, 100.0),
-        *(score(name, final) for name in further),
+        *others,
         mean_and_std(runs, lambda run: run.value(final, KL), 3),
         mean_and_std(runs, lambda run: run.value("teacher", ENTROPY), 3),
-        mean_and_std(runs, lambda run: run.value(final, ENTROPY), 3),
+        entropy,
     ]
 
 

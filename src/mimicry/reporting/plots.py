@@ -13,12 +13,12 @@ _TOKEN_CHARACTERS = 12
 _INCHES_PER_TOKEN = 0.175
 _CAPTION = (
     "Rows: query tokens; columns: key tokens; colour: attention weight, one scale per column of panels.\n"
-    "Each layer shows the head in which the teacher's attention has the lowest mean entropy."
+    "Each layer shows the head in which"
 )
 
 
 def attention_maps_figure(
-    teacher: np.ndarray, student: np.ndarray, tokens: Sequence[str], title: str, path: Path
+    teacher: np.ndarray | None, student: np.ndarray, tokens: Sequence[str], title: str, path: Path
 ) -> Path:
     """Draw the teacher's attention above the student's for one sentence, as a PNG at 150 dpi.
 
@@ -26,7 +26,8 @@ def attention_maps_figure(
     entropy, because a smooth feature map finds that one hardest to copy. Both maps of a column share their colours.
 
     Args:
-        teacher: weights of shape (layers, heads, n, n), rows sum to 1 over keys.
+        teacher: weights of shape (layers, heads, n, n), rows sum to 1 over keys; None for a model that imitates none,
+            whose own sharpest heads are shown then.
         student: the same for the student.
         tokens: the n tokens, padding left out.
         title: first line of the figure.
@@ -38,30 +39,41 @@ def attention_maps_figure(
     Raises:
         ValueError: when shapes or tokens do not fit together, or a weight is not finite.
     """
-    _check(teacher, student, tokens)
-    shown = _sharpest_heads(teacher)
+    maps = {"model": student} if teacher is None else {"teacher": teacher, "student": student}
+    _check(list(maps.values()), tokens)
+    first = next(iter(maps))
+    shown = _sharpest_heads(maps[first])
     side = max(2.4, _INCHES_PER_TOKEN * len(tokens))
-    figure = Figure(figsize=(len(shown) * side + 1.5, 2 * side + 1.7), layout="compressed")
-    axes = figure.subplots(2, len(shown), squeeze=False)
+    figure = Figure(figsize=(len(shown) * side + 1.5, len(maps) * side + 1.7), layout="compressed")
+    axes = figure.subplots(len(maps), len(shown), squeeze=False)
     for column, (layer, head) in zip(axes.T, shown, strict=True):
-        _draw_column(figure, list(column), (teacher[layer, head], student[layer, head]))
+        _draw_column(figure, list(column), [weights[layer, head] for weights in maps.values()])
         column[0].set_title(f"layer {layer}, head {head}", fontsize=12)
-    _label_outer_axes(axes, [_shortened(token) for token in tokens])
+    _label_outer_axes(axes, list(maps), [_shortened(token) for token in tokens])
     # Outside the panels' own area, which "tight" then makes part of the image: as titles they would overlap the panels.
     # parse_math off: a dollar sign in a title or token is text, not a formula.
     figure.text(0.5, 1.01, title, ha="center", va="bottom", fontsize=15, parse_math=False)
-    figure.text(0.5, -0.01, _CAPTION, ha="center", va="top", fontsize=10, color="0.3")
+    figure.text(
+        0.5,
+        -0.01,
+        f"{_CAPTION} the {first}'s attention has the lowest mean entropy.",
+        ha="center",
+        va="top",
+        fontsize=10,
+        color="0.3",
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight")
     return path
 
 
-def _check(teacher: np.ndarray, student: np.ndarray, tokens: Sequence[str]) -> None:
-    if teacher.ndim != 4 or teacher.shape != student.shape:
-        raise ValueError(f"teacher and student must share (layers, heads, n, n), got {teacher.shape}, {student.shape}")
-    if teacher.shape[2:] != (len(tokens), len(tokens)):
-        raise ValueError(f"tokens must name the rows and columns {teacher.shape[2:]}, got {len(tokens)} tokens")
-    if not (np.isfinite(teacher).all() and np.isfinite(student).all()):
+def _check(maps: Sequence[np.ndarray], tokens: Sequence[str]) -> None:
+    shapes = [weights.shape for weights in maps]
+    if len(shapes[0]) != 4 or len(set(shapes)) > 1:
+        raise ValueError(f"teacher and student must share (layers, heads, n, n), got {', '.join(map(str, shapes))}")
+    if shapes[0][2:] != (len(tokens), len(tokens)):
+        raise ValueError(f"tokens must name the rows and columns {shapes[0][2:]}, got {len(tokens)} tokens")
+    if not all(np.isfinite(weights).all() for weights in maps):
         raise ValueError("teacher and student must be finite, got a NaN or an infinity")
 
 
@@ -73,7 +85,7 @@ def _sharpest_heads(teacher: np.ndarray) -> list[tuple[int, int]]:
     return [(int(layer), int(entropy[layer].argmin())) for layer in layers]
 
 
-def _draw_column(figure: Figure, column: list[Axes], maps: tuple[np.ndarray, np.ndarray]) -> None:
+def _draw_column(figure: Figure, column: list[Axes], maps: list[np.ndarray]) -> None:
     top = max(float(weights.max()) for weights in maps)
     for ax, weights in zip(column, maps, strict=True):
         image = ax.imshow(weights, cmap="viridis", vmin=0.0, vmax=top, interpolation="nearest")
@@ -82,12 +94,12 @@ def _draw_column(figure: Figure, column: list[Axes], maps: tuple[np.ndarray, np.
     bar.ax.set_xticklabels(["0", f"{top:.2g}"], fontsize=10)
 
 
-def _label_outer_axes(axes: np.ndarray, tokens: Sequence[str]) -> None:
-    """Key tokens below the student, query tokens left of the first column; the panels between share them."""
+def _label_outer_axes(axes: np.ndarray, names: Sequence[str], tokens: Sequence[str]) -> None:
+    """Key tokens below the last row, query tokens left of the first column; the panels between share them."""
     positions = range(len(tokens))
-    for ax in axes[1]:
+    for ax in axes[-1]:
         ax.set_xticks(positions, tokens, rotation=90, fontsize=10, parse_math=False)
-    for ax, name in zip(axes[:, 0], ("teacher", "student"), strict=True):
+    for ax, name in zip(axes[:, 0], names, strict=True):
         ax.set_yticks(positions, tokens, fontsize=10, parse_math=False)
         ax.set_ylabel(name, fontsize=13)
 

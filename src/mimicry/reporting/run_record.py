@@ -18,7 +18,7 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from mimicry.reporting.schema import from_plain, to_plain
 
@@ -30,9 +30,9 @@ SCORE_PREFIX = "val/"
 KL = "analysis/kl"
 ENTROPY = "analysis/entropy"
 
-ModelState = Literal["teacher", "no_train", "distilled", "recovered"]
+ModelState = Literal["teacher", "no_train", "distilled", "recovered", "trained"]
 Unit = Literal["fraction", "nats", "correlation", "nats/token", "nats/word"]
-STATES: tuple[ModelState, ...] = get_args(ModelState)
+CONVERSION: tuple[ModelState, ...] = ("teacher", "no_train", "distilled", "recovered")
 
 # Where files go, where metrics are mirrored, whether an old result may be reused and how often checkpoints are written:
 # none of them changes a number.
@@ -140,6 +140,11 @@ class RunRecord:
         """Names of the task's scores in the order listed, the primary metric first; losses in nats are no scores."""
         scores = (entry for entry in self.metrics if entry.name.startswith(SCORE_PREFIX) and entry.unit != "nats")
         return list(dict.fromkeys(entry.name for entry in scores))
+
+
+def states_of(regime: str) -> tuple[ModelState, ...]:
+    """The states a run of a regime goes through, in order; a model trained from scratch has one alone."""
+    return ("trained",) if regime == "scratch" else CONVERSION
 
 
 def failure_reason(error: BaseException) -> str:

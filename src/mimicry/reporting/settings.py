@@ -7,7 +7,7 @@ from mimicry.reporting.run_record import ModelState, RunRecord, TrialRecord
 from mimicry.reporting.tables import GAP, markdown_table
 from mimicry.reporting.variants import finished, mean_and_std, variants
 
-STAGES: dict[ModelState, str] = {"teacher": "teach", "distilled": "distill", "recovered": "recover"}
+STAGES: dict[ModelState, str] = {"teacher": "teach", "distilled": "distill", "recovered": "recover", "trained": "train"}
 HEADER = [
     *("attention", "stage", "chosen: epochs at learning rate (runs)", "among", "steps", "time (s)"),
     *("choosing (s)", "tokens/s"),
@@ -21,7 +21,7 @@ def settings_markdown(records: Sequence[RunRecord]) -> str:
     if not trained:
         return ""
     for label, runs in {"all": trained, **variants(trained)}.items():
-        states: list[ModelState] = ["teacher"] if label == "all" else ["distilled", "recovered"]
+        states: list[ModelState] = ["teacher"] if label == "all" else ["distilled", "recovered", "trained"]
         lines += [_cells(label, state, runs) for state in states if any(_trials(run, state) for run in runs)]
     return f"Settings, chosen on held-out training rows where there was a choice, and costs:\n\n{markdown_table(lines)}"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
-from mimicry.reporting.run_record import ENTROPY, KL, SCORE_PREFIX, STATES, ModelState, RunRecord
+from mimicry.reporting.run_record import CONVERSION, ENTROPY, KL, SCORE_PREFIX, ModelState, RunRecord, states_of
 
 GAP = "–"
 # Losses in nats, and what their exponentials are called.
@@ -16,6 +16,7 @@ STATE_LABELS: dict[ModelState, str] = {
     "no_train": "no train",
     "distilled": "distilled",
     "recovered": "recovered",
+    "trained": "trained from scratch",
 }
 
 
@@ -52,7 +53,7 @@ def state_rows(record: RunRecord) -> list[StateRow]:
             wall_s=costs[state].wall_s if state in costs else None,
             reused=state in costs and costs[state].reused,
         )
-        for state in STATES
+        for state in states_of(record.regime)
     ]
 
 
@@ -127,11 +128,16 @@ def _cells(rows: Sequence[StateRow]) -> list[list[str]]:
     primary = names[0]
     teacher = by_state["teacher"].metrics.get(primary) if "teacher" in by_state else None
     headings = [metric_heading(name) for name in names]
+    from_scratch = "trained" in by_state
     lines = [["attention", headings[0], "% of teacher", *headings[1:], "KL (nats)", "entropy (nats)", "time (s)"]]
-    for state in STATES:
+    for state in states_of("scratch") if from_scratch else CONVERSION:
         row = by_state.get(state, StateRow(state, {}, None, None, None))
         scores = [number(shown(name, row.metrics.get(name)), decimals(name)) for name in names]
         kept = number(fraction_of_teacher(primary, row.metrics.get(primary), teacher), 1, scale=100.0)
         costs = [number(row.kl, 3), number(row.entropy, 3), "reused" if row.reused else number(row.wall_s, 1)]
         lines.append([STATE_LABELS[state], scores[0], kept, *scores[1:], *costs])
+    if from_scratch:
+        # There is no teacher to compare with.
+        columns = [index for index, name in enumerate(lines[0]) if name not in ("% of teacher", "KL (nats)")]
+        lines = [[cells[index] for index in columns] for cells in lines]
     return lines

@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-from mimicry.reporting.run_record import STATES, ModelState, RunRecord, config_fingerprint
+from mimicry.reporting.run_record import ModelState, RunRecord, config_fingerprint, states_of
 from mimicry.reporting.tables import GAP, number
 
 # The last names of options say enough in a label; these need the one before as well.
@@ -50,10 +50,12 @@ def variants(records: Sequence[RunRecord], apart_from: Collection[str] = ("seed"
 
 def final_state(records: Sequence[RunRecord], primary: str) -> ModelState:
     """The last state any run reached: one for the whole table, so that its rows can be compared."""
-    for state in reversed(STATES[1:]):
+    states = states_of(records[0].regime)
+    # A softmax model that nothing was done to is no result.
+    for state in reversed(states[1:] or states):
         if any(record.value(state, primary) is not None for record in finished(records)):
             return state
-    return STATES[-1]
+    return states[-1]
 
 
 def mean_and_std(

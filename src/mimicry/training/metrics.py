@@ -48,13 +48,15 @@ class Scores(Protocol):
 
 
 def build_scores(names: tuple[str, ...], num_labels: int) -> Scores:
-    """The scores of a task by their names; `num_labels` = 1 means regression.
+    """The scores of a task by their names; `num_labels` = 1 means regression, 0 that tokens are predicted.
 
     Raises:
         ValueError: if a name is unknown, or likelihoods stand beside scores of classes.
     """
     if set(names) <= set(LIKELIHOODS):
         return LikelihoodScores()
+    if num_labels == 0:
+        return TokenScores(names)
     return PredictionScores(build_metrics(names, num_labels))
 
 
@@ -105,6 +107,33 @@ class LikelihoodScores(nn.Module):
 
     def reset(self) -> None:
         for metric in (self.nll, self.tokens, self.words):
+            metric.reset()
+
+
+class TokenScores(nn.Module):
+    """`accuracy`: the share of scored tokens that are predicted from those before them.
+
+    Raises:
+        ValueError: if another score is asked for.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        super().__init__()
+        if names != ("accuracy",):
+            raise ValueError(f"metrics of predicted tokens must be accuracy or likelihoods, got {', '.join(names)}")
+        self.right, self.scored = SumMetric(), SumMetric()
+
+    def update(self, model: nn.Module, batch: dict[str, Tensor]) -> None:
+        targets = batch["labels"][:, 1:]
+        predictions = model(**model_inputs(batch)).logits[:, :-1].argmax(dim=-1)
+        self.right.update((predictions == targets).sum())
+        self.scored.update((targets != -100).sum())
+
+    def compute(self) -> dict[str, Tensor]:
+        return {"accuracy": self.right.compute() / self.scored.compute()}
+
+    def reset(self) -> None:
+        for metric in (self.right, self.scored):
             metric.reset()
 
 

@@ -1,5 +1,6 @@
 """Checkpoints inside a stage, from which an interrupted one goes on with the numbers it would have had."""
 
+import math
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from mimicry.data.batches import ResumableLoader
+from mimicry.training.metrics import higher_is_better
 
 # Seeds times this plus the step never meet in a stage of any length.
 STEPS_PER_SEED = 1_000_003
@@ -74,3 +76,48 @@ class StageCheckpoint(ModelCheckpoint):
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         self.earlier_s = checkpoint["wall_s"]
         self.loader.load_state_dict(checkpoint["loader"])
+
+
+class BestEpoch(L.Callback):
+    """Stops a stage that gets no better on held-out rows, and keeps the weights of its best epoch on disk.
+
+    Args:
+        folder: of this stage alone; it gets `best.ckpt`.
+        metric: name of the score watched, logged as `val/<metric>` after each epoch.
+        patience: epochs without a better score after which training stops, >= 1.
+    """
+
+    def __init__(self, folder: Path, metric: str, patience: int) -> None:
+        self.path = folder / "best.ckpt"
+        self.metric = metric
+        self.patience = patience
+        self.best, self.epoch = -math.inf, 0
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Before training starts Lightning validates a batch or two to see that it works.
+        if trainer.sanity_checking:
+            return
+        value = float(trainer.callback_metrics[f"val/{self.metric}"])
+        score, epoch = value if higher_is_better(self.metric) else -value, trainer.current_epoch + 1
+        if score > self.best:
+            self.best, self.epoch = score, epoch
+            trainer.save_checkpoint(self.path, weights_only=True)
+        elif epoch - self.epoch >= self.patience:
+            trainer.should_stop = True
+
+    def take(self, module: L.LightningModule) -> int:
+        """Gives the module the weights of its best epoch, and returns that epoch, counted from 1.
+
+        Raises:
+            FloatingPointError: if no epoch had a score.
+        """
+        if self.epoch == 0:
+            raise FloatingPointError(f"{module.stage}: no epoch had a score on the held-out rows")
+        module.load_state_dict(torch.load(self.path, weights_only=True)["state_dict"], strict=False)
+        return self.epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best, "epoch": self.epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best, self.epoch = state_dict["best"], state_dict["epoch"]
