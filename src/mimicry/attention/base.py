@@ -86,6 +86,11 @@ class Attention(nn.Module, ABC):
         if self.max_length is not None and k.shape[2] > self.max_length:
             raise ValueError(f"sequence length must be <= max_length = {self.max_length}, got {k.shape[2]}")
 
+    def check_causal(self) -> None:
+        """Raises ValueError unless the layer is causal, as whoever goes on from a state must be."""
+        if not self.dims.causal:
+            raise ValueError("a state needs dims.causal = True: bidirectional queries see keys still to come")
+
     def visible(self, q: Queries, k: Keys, key_mask: KeyMask | None) -> Visible | None:
         """Which keys each query may attend to, broadcastable to (batch, 1, queries, keys); None when all."""
         mask = None if key_mask is None else key_mask[:, None, None, :]

@@ -11,6 +11,7 @@ from mimicry.attention.causal import causal_log_scores, normalise
 from mimicry.attention.feature_maps.base import FeatureMap, KernelFeatureMap
 from mimicry.attention.features import first_row_in_range, layer_features, shifted
 from mimicry.attention.forms import attend
+from mimicry.attention.prompt import absorb
 from mimicry.attention.recurrent import resume
 from mimicry.attention.state import LinearState
 from mimicry.shapes import (
@@ -112,6 +113,23 @@ class LinearAttention(Attention):
                 return None
             return shifted(phi_q, phi_k)
 
+    def absorb(self, k: Keys, v: Values, key_mask: KeyMask | None = None) -> LinearState:
+        """The state after the first tokens of a text, whose outputs `forward` gives; no gradients.
+
+        With `resume`, the same as `resume` from the start, at the cost of forming the features of keys twice.
+
+        Args:
+            k: keys of the tokens.
+            v: their values.
+            key_mask: over the tokens.
+
+        Raises:
+            ValueError: if the layer is not causal.
+        """
+        self.check(k, k, key_mask, v)
+        self.check_causal()
+        return absorb(self.key_map, k, v, key_mask)
+
     def resume(
         self, q: Queries, k: Keys, v: Values, state: LinearState | None = None, key_mask: KeyMask | None = None
     ) -> tuple[Outputs, LinearState]:
@@ -131,8 +149,7 @@ class LinearAttention(Attention):
             ValueError: if the layer is not causal, or the state is that of another layer or batch.
         """
         self.check(q, k, key_mask, v)
-        if not self.dims.causal:
-            raise ValueError("resume needs dims.causal = True: bidirectional queries see keys still to come")
+        self.check_causal()
         return resume(self.query_map, self.key_map, self.eps, q, k, v, state, key_mask)
 
     def _scores(self, q: Queries, k: Keys, key_mask: KeyMask | None) -> Scores:

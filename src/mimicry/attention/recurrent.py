@@ -16,18 +16,11 @@ from mimicry.attention.features import (
     needs_shift,
     one_shift_serves,
 )
+from mimicry.attention.prompt import initial_state
 from mimicry.attention.state import LinearState
 from mimicry.attention.streaming import batches
 from mimicry.attention.streaming_causal import sweep
 from mimicry.shapes import Features, KeyFeatures, KeyMask, Keys, Outputs, PerFeature, Queries, QueryFeatures, Values
-
-
-def initial_state(key_map: FeatureMap, v: Values) -> LinearState:
-    """The state before any token, for values like `v`."""
-    batch, heads, _, width = v.shape
-    dtype = torch.promote_types(v.dtype, torch.float32)
-    kv = v.new_zeros(batch, heads, key_map.feature_dim, width, dtype=dtype)
-    return LinearState(kv, kv.new_zeros(kv.shape[:3]), None, tokens=0)
 
 
 @torch.no_grad()

@@ -1,11 +1,48 @@
-"""What linear attention remembers of the tokens it has seen: an explicit value of constant size."""
+"""What attention remembers of the tokens it has seen: an explicit value of constant size."""
 
 from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from mimicry.shapes import KeyState, KVState, PerFeature
+from mimicry.shapes import KeyMask, Keys, KeyState, KVState, Outputs, PerFeature, Queries, Values
+
+
+class AttentionState(Protocol):
+    """What every state can tell and do, whatever it consists of."""
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens were seen, padding included."""
+
+    @property
+    def batch_size(self) -> int:
+        """Rows of the batch."""
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes."""
+
+    def reorder(self, rows: Tensor) -> "AttentionState":
+        """The state of other batch rows, repeated or left out as `rows` (integers, one dimension) says."""
+
+
+@runtime_checkable
+class Resumable(Protocol):
+    """Causal attention that can go on from a state instead of all earlier keys and values.
+
+    The outputs of `forward` over a text are those of `forward` over its beginning, then of `resume` over the rest.
+    States are never written to: an old one is still good.
+    """
+
+    def absorb(self, k: Keys, v: Values, key_mask: KeyMask | None = None) -> Any:
+        """The state after the first tokens of a text; no gradients."""
+
+    def resume(
+        self, q: Queries, k: Keys, v: Values, state: Any = None, key_mask: KeyMask | None = None
+    ) -> tuple[Outputs, Any]:
+        """Outputs of the tokens that follow those in `state`, and the state after them; no gradients."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +65,18 @@ class LinearState:
     tokens: int
 
     @property
+    def batch_size(self) -> int:
+        """Rows of the batch."""
+        return self.kv.shape[0]
+
+    @property
     def nbytes(self) -> int:
         """Memory of the state in bytes; it does not grow with tokens."""
         return sum(tensor.nbytes for tensor in (self.kv, self.k, self.shift) if tensor is not None)
 
     def reorder(self, rows: Tensor) -> "LinearState":
         """The state of other batch rows, repeated or left out as `rows` (integers, one dimension) says."""
+        rows = rows.to(self.kv.device)
         shift = None if self.shift is None else self.shift.index_select(0, rows)
         return replace(self, kv=self.kv.index_select(0, rows), k=self.k.index_select(0, rows), shift=shift)
 

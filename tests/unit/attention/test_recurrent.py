@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from memory import LargestTensor
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -77,6 +78,28 @@ def test_token_by_token_is_one_pass_too(name: str) -> None:
     attn, inputs = layer(name), states(batch=1)
     outputs, _ = in_pieces(attn, [1] * TOKENS, inputs)
     torch.testing.assert_close(outputs, attn.weights(*inputs[:2]) @ inputs[2], rtol=0, atol=1e-10)
+
+
+@every_map
+@pytest.mark.parametrize("padded", [False, True], ids=["full", "padded"])
+@pytest.mark.parametrize("scale", [1.0, 100.0], ids=["plain", "shifted"])
+def test_a_prompt_can_be_absorbed_without_its_outputs(name: str, padded: bool, scale: float) -> None:
+    attn, (q, k, v) = layer(name), states()
+    k = k * scale
+    mask = torch.rand(3, TOKENS) > 0.3 if padded else None
+    state = attn.absorb(k[:, :, :150], v[:, :, :150], None if mask is None else mask[:, :150])
+    rest = [x[:, :, 150:] for x in (q, k, v)]
+    out, after = attn.resume(*rest, state, None if mask is None else mask[:, 150:])
+    torch.testing.assert_close(out, (attn.weights(q, k, mask) @ v)[:, :, 150:], rtol=0, atol=1e-9)
+    assert after.tokens == TOKENS
+
+
+def test_absorbing_a_long_prompt_forms_no_tensor_of_all_features() -> None:
+    attn = LinearAttention(AttentionDims(1, 4, causal=True), partial(HedgehogFeatureMap, num_features=32))
+    k = torch.randn(1, 1, 8192, 4)
+    with LargestTensor() as watched:
+        attn.absorb(k, k)
+    assert 0 < watched.largest < 8192 * attn.key_map.feature_dim
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
@@ -173,8 +196,10 @@ def test_the_state_of_another_layer_is_refused() -> None:
 def test_what_cannot_be_resumed_is_refused() -> None:
     inputs = states()
     both_ways = LinearAttention(AttentionDims(HEADS, WIDTH, causal=False), EluFeatureMap)
-    with pytest.raises(ValueError, match="resume needs dims"):
+    with pytest.raises(ValueError, match="a state needs dims"):
         both_ways.resume(*inputs)
+    with pytest.raises(ValueError, match="a state needs dims"):
+        both_ways.absorb(*inputs[1:])
     with pytest.raises(ValueError, match=r"q must have as many tokens as k \(200\) to resume, got 3"):
         layer("elu").resume(inputs[0][:, :, :3], *inputs[1:])
     attn = layer("cosformer")
