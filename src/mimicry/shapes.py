@@ -1,7 +1,7 @@
 """The shape vocabulary: every tensor that crosses a module boundary, named once.
 
 Axes: b batch, h heads, n queries, m keys, d head dim, e value dim, f features, c chunks, l tokens of a chunk, w hidden
-size of a model, o its classes or vocabulary, r pairs of features that rotate together; t and s heads of the teacher's
+size of a model, o its classes or vocabulary, r pairs of features that rotate together, p sinks; t and s heads of the teacher's
 and the student's keys, where groups of query heads share them. Masks are True where a key may be attended to.
 """
 
@@ -28,9 +28,10 @@ LogWeights = Float[Tensor, "b h n m"]
 PerQuery = Float[Tensor, "b h n"]
 Visible = Bool[Tensor, "#b 1 #n m"]
 KeyMask = Bool[Tensor, "b m"]
+SinkPositions = Int[Tensor, "b p"]
+SinkMask = Bool[Tensor, "b p"]
 QueryMask = Bool[Tensor, "b n"]
 HeadMatrix = Float[Tensor, "#h f d"]
-HiddenStates = Float[Tensor, "b n w"]
 Logits = Float[Tensor, "*b o"]
 LogitMask = Bool[Tensor, "*b"]
 Scalar = Float[Tensor, ""]

@@ -6,6 +6,7 @@ from torch import Tensor
 from mimicry.attention.base import Attention, AttentionDims
 from mimicry.attention.row_sums import combine
 from mimicry.attention.window_softmax import Window, softmax_sums
+from mimicry.attention.window_state import WindowState, following
 from mimicry.shapes import KeyMask, Keys, Outputs, Queries, Scores, Values, Visible, Weights
 
 
@@ -37,6 +38,25 @@ class SlidingWindowAttention(Attention):
             scores = scaled_scores(*at_least_float32(q, k))
             near, _ = self.window.split(q.shape[2], k.shape[2], present_keys(k, key_mask))
             return masked_softmax(scores, near)
+
+    def absorb(self, k: Keys, v: Values, key_mask: KeyMask | None = None) -> WindowState:
+        """The state after the first tokens of a text; see `LinearAttention.absorb`."""
+        self.check(k, k, key_mask, v)
+        self.check_causal()
+        return WindowState.of(k, v, present_keys(k, key_mask), self.window, None)
+
+    def resume(
+        self, q: Queries, k: Keys, v: Values, state: WindowState | None = None, key_mask: KeyMask | None = None
+    ) -> tuple[Outputs, WindowState]:
+        """Outputs of the tokens after those in `state`, and the state after them; see `LinearAttention.resume`."""
+        self.check(q, k, key_mask, v)
+        self.check_causal()
+        with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
+            after = following(state, q, k, v, present_keys(k, key_mask), self.window, None)
+            x, y, z = at_least_float32(q, after.k, after.v)
+            sinks = after.sinks.to(x.dtype, after.first)
+            out = combine(softmax_sums(x, y, z, after.key_mask, self.window, sinks)).to(v.dtype)
+            return out, after.trimmed(self.window, None)
 
 
 def at_least_float32(*tensors: Tensor) -> tuple[Tensor, ...]:

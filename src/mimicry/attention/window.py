@@ -15,8 +15,9 @@ from mimicry.attention.feature_maps.base import FeatureMap, LogFeatureMap
 from mimicry.attention.features import finite
 from mimicry.attention.row_sums import RowSums, add, combine
 from mimicry.attention.sliding_window import at_least_float32, masked_softmax, present_keys, scaled_scores
-from mimicry.attention.window_linear import linear_sums
-from mimicry.attention.window_softmax import Window, softmax_sums
+from mimicry.attention.window_linear import linear_sums, sums_after
+from mimicry.attention.window_softmax import Sinks, Window, softmax_sums
+from mimicry.attention.window_state import WindowState, following
 from mimicry.shapes import KeyMask, Keys, LogWeights, Outputs, Queries, Scores, Values, Visible, Weights
 
 Ablation = Literal["none", "linear", "window"]
@@ -98,12 +99,34 @@ class WindowLinearAttention(Attention):
             x, y, z = at_least_float32(q, k, v)
             present, parts = present_keys(k, key_mask), []
             if self._dropped != "window":
-                log_mixing = self.log_mixing.to(x.dtype).squeeze(-1)
-                near = softmax_sums(x, y, z, present, self.window)
-                parts += [replace(part, shift=part.shift + log_mixing) for part in near]
+                parts += self._near(x, y, z, present)
             if self._dropped != "linear":
                 parts += self._linear(x, y, z, present)
             return combine(parts).to(v.dtype)
+
+    def absorb(self, k: Keys, v: Values, key_mask: KeyMask | None = None) -> WindowState:
+        """The state after the first tokens of a text; see `LinearAttention.absorb`."""
+        self.check(k, k, key_mask, v)
+        self.check_causal()
+        return WindowState.of(k, v, present_keys(k, key_mask), self.window, self.key_map)
+
+    def resume(
+        self, q: Queries, k: Keys, v: Values, state: WindowState | None = None, key_mask: KeyMask | None = None
+    ) -> tuple[Outputs, WindowState]:
+        """Outputs of the tokens after those in `state`, and the state after them; see `LinearAttention.resume`."""
+        self.check(q, k, key_mask, v)
+        self.check_causal()
+        with torch.no_grad(), torch.autocast(q.device.type, enabled=False):
+            after = following(state, q, k, v, present_keys(k, key_mask), self.window, self.key_map)
+            left = after.leaving(self.window, self.key_map)
+            kept, parts = after.trimmed(self.window, left), []
+            x, y, z = at_least_float32(q, after.k, after.v)
+            if self._dropped != "window":
+                parts += self._near(x, y, z, after.key_mask, after.sinks.to(x.dtype, after.first))
+            if self._dropped != "linear":
+                log_q = self.query_map.log_features(x, after.tokens - q.shape[2])
+                parts.append(sums_after(log_q, *left, after.beyond, kept.beyond))
+            return combine(parts).to(v.dtype), kept
 
     def weights(self, q: Queries, k: Keys, key_mask: KeyMask | None = None) -> Weights:
         self.check(q, k, key_mask)
@@ -137,6 +160,11 @@ class WindowLinearAttention(Attention):
         largest = finite(torch.maximum(softmax.detach().masked_fill(~near, -torch.inf).amax(dim=-1), linear.shift))
         log_linear = log_linear + (linear.shift - largest)[..., None]
         return torch.where(beyond, log_linear, softmax - largest[..., None]), near | beyond
+
+    def _near(self, q: Queries, k: Keys, v: Values, key_mask: KeyMask, sinks: Sinks | None = None) -> list[RowSums]:
+        log_mixing = self.log_mixing.to(q.dtype).squeeze(-1)
+        near = softmax_sums(q, k, v, key_mask, self.window, sinks)
+        return [replace(part, shift=part.shift + log_mixing) for part in near]
 
     def _linear(self, q: Queries, k: Keys, v: Values | None, key_mask: KeyMask) -> list[RowSums]:
         start = k.shape[2] - q.shape[2] if self.dims.causal else 0

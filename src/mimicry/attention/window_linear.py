@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mimicry.attention.features import COMMON_RANGE, finite
 from mimicry.attention.row_sums import RowSums
+from mimicry.attention.state import LinearState
 from mimicry.shapes import LogKeyFeatures, QueryFeatures, Values
 
 # Tokens per chunk; inside, scores of all pairs are formed.
@@ -47,6 +48,34 @@ def linear_sums(
     ]
 
 
+def sums_after(
+    log_q: QueryFeatures, log_k: LogKeyFeatures, v: Values, before: LinearState | None, after: LinearState | None
+) -> RowSums:
+    """Sums over the keys in a state, and over later ones: the last query sees them all, each before it one less.
+
+    Args:
+        log_q: log-features of queries.
+        log_k: of the later keys; those that count for nothing have -inf.
+        v: values of the later keys.
+        before: the state without them.
+        after: the state with them.
+    """
+    assert before is not None
+    assert after is not None
+    assert before.shift is not None
+    assert after.shift is not None
+    if log_q.shape[2] == 1:
+        # It sees them all: one product with the new state.
+        log_q = log_q + after.shift
+        row = finite(log_q.amax(dim=-1))
+        phi = (log_q - row[..., None]).exp()
+        return RowSums(phi @ after.kv, (phi @ after.k[..., None]).squeeze(-1), row)
+    late = log_q.shape[2] - log_k.shape[2]
+    log_k, v = F.pad(log_k, (0, 0, late, 0), value=-torch.inf), F.pad(v, (0, 0, late, 0))
+    kv = torch.cat([before.kv, before.k[..., None]], dim=3)
+    return RowSums(*_causal_sums(log_q, log_k, v, (kv, before.shift)))
+
+
 def _older(log_q: QueryFeatures, log_k: LogKeyFeatures, v: Values | None, size: int) -> RowSums:
     """Sums over keys at least `size` positions before the query; queries are the last positions of the keys."""
     keys = max(0, log_k.shape[2] - size)
@@ -61,8 +90,13 @@ def _older(log_q: QueryFeatures, log_k: LogKeyFeatures, v: Values | None, size: 
     return RowSums(F.pad(numerator, (0, 0, blind, 0)), F.pad(denominator, (blind, 0)), F.pad(shift, (blind, 0)))
 
 
-def _causal_sums(log_q: Tensor, log_k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Numerators, denominators and shifts over all keys up to the query's own, from chunks of the last keys."""
+def _causal_sums(
+    log_q: Tensor, log_k: Tensor, v: Tensor, before: tuple[Tensor, Tensor] | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Numerators, denominators and shifts over all keys up to the query's own, from chunks of the last keys.
+
+    `before` has the state of keys before the first: sums of scores times values and ones, and their shifts.
+    """
     n = log_q.shape[2]
     past = log_k.shape[2] - n
     size = max(1, min(n, CHUNK))
@@ -74,9 +108,11 @@ def _causal_sums(log_q: Tensor, log_k: Tensor, v: Tensor) -> tuple[Tensor, Tenso
     keys = torch.unflatten(F.pad(log_k[:, :, past:], (0, 0, 0, short), value=-torch.inf), 2, (chunks, size))
     values = torch.unflatten(F.pad(v[:, :, past:], (0, 0, 0, short)), 2, (chunks, size))
     # Per feature, the largest exponent before each chunk.
-    start = _largest(log_k[:, :, :past])
+    if before is None:
+        start = _largest(log_k[:, :, :past])
+        before = (torch.einsum("bhmf,bhme->bhfe", (log_k[:, :, :past] - finite(start)).exp(), v[:, :, :past]), start)
+    state, start = before
     tops = torch.cat([start, keys.detach().amax(dim=3)], dim=2).cummax(dim=2).values
-    state = torch.einsum("bhmf,bhme->bhfe", (log_k[:, :, :past] - finite(start)).exp(), v[:, :, :past])
     added = (keys[:, :, :-1] - finite(tops[:, :, 1:-1, None])).exp()
     added = torch.einsum("bhtmf,bhtme->bhtfe", added, values[:, :, :-1])
     fading = (tops[:, :, :-2] - finite(tops[:, :, 1:-1])).exp()

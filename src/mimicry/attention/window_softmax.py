@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mimicry.attention.features import finite
 from mimicry.attention.row_sums import RowSums
-from mimicry.shapes import KeyMask, Keys, Queries, Values, Visible
+from mimicry.shapes import KeyMask, Keys, Queries, SinkMask, SinkPositions, Values, Visible
 
 # Least number of queries per block: smaller ones leave the matrix products too little to do.
 BLOCK = 64
@@ -61,11 +61,81 @@ class Window:
         return near[:, None], (visible & ~near)[:, None]
 
 
-def softmax_sums(q: Queries, k: Keys, v: Values, key_mask: KeyMask, window: Window) -> list[RowSums]:
-    """Sums of exp(q . k / sqrt(d)) over the window, and over the sinks that lie outside of it."""
+@dataclass(frozen=True)
+class Sinks:
+    """The sinks of each example, as many as there may be.
+
+    Args:
+        k: their keys.
+        v: their values.
+        at: their positions.
+        found: False where the text has no such token so far; the rest then means nothing.
+    """
+
+    k: Keys
+    v: Values
+    at: SinkPositions
+    found: SinkMask
+
+    @classmethod
+    def none(cls, k: Keys, v: Values, num_sinks: int) -> "Sinks":
+        """Nothing found yet, for keys and values like these."""
+        at = torch.zeros(k.shape[0], num_sinks, dtype=torch.long, device=k.device)
+        k, v = (x.new_zeros(*x.shape[:2], num_sinks, x.shape[3]) for x in (k, v))
+        return cls(k, v, at, torch.zeros_like(at, dtype=torch.bool))
+
+    def extended(self, k: Keys, v: Values, key_mask: KeyMask, start: int) -> "Sinks":
+        """With those among later tokens, the first of which is at position `start`."""
+        if k.shape[2] == 0 or bool(self.found.all()):
+            return self
+        # Which of the new tokens that are not padding comes next: the first, second, ...
+        wanted = torch.arange(1, self.at.shape[1] + 1, device=k.device) - self.found.sum(dim=1, keepdim=True)
+        new = torch.searchsorted(key_mask.cumsum(dim=1), wanted)
+        found_now = ~self.found & (new < k.shape[2])
+        chosen, new_here = new.clamp(max=k.shape[2] - 1)[:, None, :, None], found_now[:, None, :, None]
+        new_k, new_v = (x.gather(2, chosen.expand(-1, x.shape[1], -1, x.shape[3])) for x in (k, v))
+        return Sinks(
+            k=torch.where(new_here, new_k, self.k),
+            v=torch.where(new_here, new_v, self.v),
+            at=torch.where(found_now, start + new, self.at),
+            found=self.found | found_now,
+        )
+
+    def to(self, dtype: torch.dtype, start: int) -> "Sinks":
+        """The same in this dtype, with positions that count from `start`."""
+        return Sinks(self.k.to(dtype), self.v.to(dtype), self.at - start, self.found)
+
+    def reorder(self, rows: Tensor) -> "Sinks":
+        """Those of other examples, repeated or left out as `rows` (integers, one dimension) says."""
+        k, v, at, found = (x.index_select(0, rows) for x in (self.k, self.v, self.at, self.found))
+        return Sinks(k, v, at, found)
+
+
+def softmax_sums(
+    q: Queries, k: Keys, v: Values, key_mask: KeyMask, window: Window, sinks: Sinks | None = None
+) -> list[RowSums]:
+    """Sums of exp(q . k / sqrt(d)) over the window, and over the sinks that lie outside of it.
+
+    The sinks are found among the keys unless they are given, with positions that count from the first key.
+    """
     q = q * q.shape[3] ** -0.5
+    if sinks is not None and q.shape[2] == 1 and window.causal:
+        return [_newest_sums(q, k, v, key_mask, window, sinks)]
     near = _window_sums(q, k, v, key_mask, window)
-    return [near] if window.num_sinks == 0 else [near, _sink_sums(q, k, v, key_mask, window)]
+    if window.num_sinks == 0:
+        return [near]
+    if sinks is None:
+        sinks = Sinks.none(k, v, window.num_sinks).extended(k, v, key_mask, 0)
+    return [near, _sink_sums(q, sinks, k.shape[2] - q.shape[2] if window.causal else 0, window)]
+
+
+def _newest_sums(q: Queries, k: Keys, v: Values, key_mask: KeyMask, window: Window, sinks: Sinks) -> RowSums:
+    """The query of the last key against its window and the sinks before it, in one product."""
+    first = max(0, k.shape[2] - window.size)
+    visible = torch.cat([sinks.found & (sinks.at < first), key_mask[:, first:]], dim=1)
+    keys, values = torch.cat([sinks.k, k[:, :, first:]], dim=2), torch.cat([sinks.v, v[:, :, first:]], dim=2)
+    powers, denominator, shift = _powers(q @ keys.mT, visible[:, None, None])
+    return RowSums(powers @ values, denominator, shift)
 
 
 def _window_sums(q: Queries, k: Keys, v: Values, key_mask: KeyMask, window: Window) -> RowSums:
@@ -90,21 +160,15 @@ def _window_sums(q: Queries, k: Keys, v: Values, key_mask: KeyMask, window: Wind
     return RowSums(*(x.flatten(2, 3)[:, :, :n] for x in (numerator, denominator, shift)))
 
 
-def _sink_sums(q: Queries, k: Keys, v: Values, key_mask: KeyMask, window: Window) -> RowSums:
-    """All queries against those sinks that lie outside of their window."""
-    n, m = q.shape[2], k.shape[2]
-    # Position of the first, second, ... token that is not padding; m where there are not so many.
-    wanted = torch.arange(1, window.num_sinks + 1, device=q.device).expand(k.shape[0], -1).contiguous()
-    at = torch.searchsorted(key_mask.cumsum(dim=1), wanted)
-    chosen = at.clamp(max=max(m - 1, 0))[:, None, :, None]
-    sink_k, sink_v = (x.gather(2, chosen.expand(-1, x.shape[1], -1, x.shape[3])) for x in (k, v))
-    distance = distances(n, at - (m - n if window.causal else 0))
-    visible = (at < m)[:, None, :] & ~window.covers(distance)
+def _sink_sums(q: Queries, sinks: Sinks, first: int, window: Window) -> RowSums:
+    """All queries, from position `first` on, against those sinks that lie outside of their window."""
+    distance = distances(q.shape[2], sinks.at - first)
+    visible = sinks.found[:, None, :] & ~window.covers(distance)
     if window.causal:
         visible = visible & (distance <= 0)
-    scores = torch.einsum("bhnd,bhmd->bhnm", q, sink_k)
+    scores = torch.einsum("bhnd,bhmd->bhnm", q, sinks.k)
     powers, denominator, shift = _powers(scores, visible[:, None])
-    return RowSums(powers @ sink_v, denominator, shift)
+    return RowSums(powers @ sinks.v, denominator, shift)
 
 
 def distances(queries: int, positions: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from mimicry.shapes import HiddenStates, Outputs, QueryMask, Scalar
+from mimicry.shapes import Hidden, Outputs, QueryMask, Scalar
 
 # Outputs that vary by less than this share of their size count as constant: rounding is not worth fitting.
 CONSTANT = 1.0e-6
@@ -42,7 +42,7 @@ def unexplained_variance(teacher: Outputs, student: Outputs, query_mask: QueryMa
     return error.square().sum() / variance.clamp(min=torch.finfo(variance.dtype).tiny)
 
 
-def relative_error(teacher: HiddenStates, student: HiddenStates, token_mask: QueryMask | None = None) -> Scalar:
+def relative_error(teacher: Hidden, student: Hidden, token_mask: QueryMask | None = None) -> Scalar:
     """|h'_i - h_i|^2 / |h_i|^2, mean over the tokens i that count.
 
     Relative token by token, since the layers that read hidden states normalise each token: the first token of a
