@@ -12,7 +12,7 @@ from mimicry.attention import SoftmaxAttention
 from mimicry.attention.capture import attention_layers
 from mimicry.attention.shipped import load_variant
 from mimicry.conversion.layers import Variant, assign_layers
-from mimicry.conversion.seam import ATTRIBUTE, IMPLEMENTATION
+from mimicry.conversion.seam import IMPLEMENTATION, attach, switch_on
 from mimicry.conversion.site import find_sites
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -53,8 +53,8 @@ def convert(
         # Maps are kept in at least float32: a learning rate of 1e-2 on bf16 weights loses most updates.
         attention.to(device=example.device, dtype=torch.promote_types(example.dtype, torch.float32))
         attention.train(site.module.training)
-        setattr(site.module, ATTRIBUTE, attention)
-    student.set_attn_implementation(IMPLEMENTATION)  # type: ignore[operator]
+        attach(site.module, attention)
+    switch_on(student)
     _check_swapped(student)
     return student
 

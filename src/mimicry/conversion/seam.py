@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface
+from transformers import AttentionInterface, Cache
 from transformers.masking_utils import (
     AttentionMaskInterface,
     bidirectional_mask_function,
@@ -14,10 +14,44 @@ from transformers.masking_utils import (
 )
 
 from mimicry.attention import Attention
+from mimicry.attention.state import Resumable
+from mimicry.conversion.cache import layer_of, prepare_layer
 
 # The implementation name under which host models find us, and the submodule name our attentions carry in them.
 IMPLEMENTATION = "mimicry"
 ATTRIBUTE = "mimicry_attention"
+# What a model can do whose states never go back to an earlier token.
+GENERATION_MODES = ("greedy_search", "sample", "beam_search", "beam_sample")
+
+
+def attach(module: nn.Module, attention: Attention) -> None:
+    """Puts `attention` in the place of that of the host's attention module; `switch_on` makes the model use it.
+
+    A causal module keeps its state in any cache it is called with. That takes a hook on the module and nothing else:
+    the model keeps its class, its copies and pickles keep the hook, whoever builds the cache, and however it is passed
+    down, it arrives here; and each layer of a hybrid decides for itself.
+    """
+    setattr(module, ATTRIBUTE, attention)
+    if attention.dims.causal and _prepare_cache not in module._forward_pre_hooks.values():
+        module.register_forward_pre_hook(_prepare_cache, with_kwargs=True)
+
+
+def switch_on(model: nn.Module) -> None:
+    """Sends all attention of a Hugging Face model through the seam; every self-attention must have one attached."""
+    host: Any = model
+    host.set_attn_implementation(IMPLEMENTATION)
+    attentions = [module for module in model.modules() if isinstance(module, Attention)]
+    if any(attention.dims.causal and isinstance(attention, Resumable) for attention in attentions):
+        host._supported_generation_modes = list(GENERATION_MODES)
+    else:
+        vars(model).pop("_supported_generation_modes", None)
+
+
+def _prepare_cache(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    cache = next((given for given in (*args, *kwargs.values()) if isinstance(given, Cache)), None)
+    # The host's own implementations may be switched on in a converted model: they need all keys.
+    if cache is not None and module.config._attn_implementation == IMPLEMENTATION:
+        prepare_layer(cache, module.layer_idx, getattr(module, ATTRIBUTE))
 
 
 def attend(
@@ -51,6 +85,7 @@ def attend(
         query = query * ratio
     if attention_mask is not None and attention_mask.ndim != 2:
         raise ValueError(f"attention_mask must be a (batch, tokens) padding mask, got {tuple(attention_mask.shape)}")
+    layer = layer_of(key)
     if query.dtype != value.dtype:
         # Under autocast rotations leave q and k in float32; the host's own attention would cast them too.
         query, key = query.to(value.dtype), key.to(value.dtype)
@@ -58,7 +93,11 @@ def attend(
     if groups > 1:
         key, value = key.repeat_interleave(groups, dim=1), value.repeat_interleave(groups, dim=1)
     key_mask = None if attention_mask is None else attention_mask.to(torch.bool)
-    return attention(query, key, value, key_mask).transpose(1, 2), None
+    if layer is None:
+        return attention(query, key, value, key_mask).transpose(1, 2), None
+    # The mask is over all tokens so far, and the keys are new.
+    new = None if key_mask is None else key_mask[:, key_mask.shape[1] - key.shape[2] :]
+    return layer.attend(attention, query, key, value, new).transpose(1, 2), None
 
 
 def padding_mask(
