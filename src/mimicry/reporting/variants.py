@@ -32,7 +32,8 @@ def variants(records: Sequence[RunRecord], apart_from: Collection[str] = ("seed"
     rows: dict[str, list[RunRecord]] = {}
     for attn, by_config in by_attn.items():
         options = {
-            fingerprint: dict(_flat(_without(runs[0].config, apart_from))) for fingerprint, runs in by_config.items()
+            fingerprint: dict(_flat(_with_corpus_by_name(_without(runs[0].config, apart_from), runs)))
+            for fingerprint, runs in by_config.items()
         }
         names = sorted({name for values in options.values() for name in values})
         usual = {name: Counter(repr(values.get(name)) for values in options.values()).most_common(1) for name in names}
@@ -73,6 +74,12 @@ def mean_and_std(
 
 def _without(config: Mapping[str, Any], parts: Collection[str]) -> dict[str, Any]:
     return {key: value for key, value in config.items() if key not in parts}
+
+
+def _with_corpus_by_name(config: dict[str, Any], runs: Sequence[RunRecord]) -> dict[str, Any]:
+    """The config with the corpus of its maps by name, not as the options of its loader; as it is if none is known."""
+    names = [corpus["name"] for run in runs if (corpus := run.data.get("maps_corpus"))]
+    return {**config, "maps_corpus": names[0]} if names else config
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

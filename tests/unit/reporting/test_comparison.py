@@ -77,6 +77,16 @@ def test_runs_that_differ_in_more_than_the_seed_get_rows_named_by_what_differs(m
     }
 
 
+def test_a_row_whose_maps_saw_another_corpus_names_the_corpus(make_record: MakeRecord) -> None:
+    here = [make_record(seed=seed, config={"maps_corpus": None}) for seed in (0, 1)]
+    corpus = {"name": "movie_reviews", "source": "reviews.tsv", "fingerprint": "e" * 64, "rows": 9}
+    loader = {"_target_": "mimicry.data.movie_reviews.MovieReviews", "max_train_rows": None}
+    elsewhere = make_record(config={"maps_corpus": loader}, data=here[0].data | {"maps_corpus": corpus})
+    table = comparison_markdown([*here, elsewhere])
+    assert cells(table, "hedgehog |")[1] == "2"
+    assert cells(table, "hedgehog (maps_corpus=movie_reviews) |")[1] == "1"
+
+
 def test_the_data_of_a_table_stands_under_its_title_and_other_data_get_another_table(make_record: MakeRecord) -> None:
     record = make_record()
     line = comparison_markdown([record]).splitlines()[2]
