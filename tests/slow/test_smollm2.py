@@ -35,7 +35,6 @@ def test_its_perplexity_on_wikitext_2_is_the_known_one() -> None:
         losses.append(cross_entropy(logits, batch["labels"][0, 1:], reduction="none"))
         words += rows[index].words
     losses = torch.cat(losses).double()
-    print(len(losses), math.exp(losses.mean()), math.exp(losses.sum() / words))
     assert math.exp(losses.mean()) == pytest.approx(18.9, rel=0.03)
 
 

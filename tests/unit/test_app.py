@@ -36,7 +36,7 @@ REFUSALS = [
     (["attn._target_=foo.Bar"], r"attn._target_: cannot import 'foo.Bar'"),
     # Ranges and combinations.
     (["attn=exp_t1", "attn.feature_map.temperature=-1.0"], r"temperature must be > 0, got -1.0"),
-    (["attn=cosformer", "attn.feature_map.max_length=64"], r"max_length must be >= model.max_length = 128, got 64"),
+    (["attn=cosformer", "attn.feature_map.max_length=64"], "max_length must be >= 128, the tokens of a row, got 64"),
     (["regime.recover.batch_size=0"], r"batch_size must be >= 1, got 0"),
     (["regime.distill.epochs=-1"], r"epochs must be >= 0, got -1"),
     (["regime.teach.epochs=0"], r"regime.teach.epochs must be >= 1 unless model.teacher names a finetuned model"),

@@ -60,7 +60,7 @@ class Parts:
 
     @property
     def max_length(self) -> int | None:
-        """Tokens of the longest row; a model on the hub knows it once it is loaded, one from scratch takes the task's."""
+        """Tokens of the longest row; models on the hub know it once they are loaded, new ones take the task's."""
         return (
             self.task.max_length
             if isinstance(self.checkpoint, NativeDecoder | NativeEncoder)
@@ -91,5 +91,5 @@ class Parts:
         length = self.max_length
         if attention.max_length is not None and length is not None and attention.max_length < length:
             raise ValueError(
-                f"attn: its max_length must be >= the {length} tokens of a row, got {attention.max_length}"
+                f"attn: its max_length must be >= {length}, the tokens of a row, got {attention.max_length}"
             )

@@ -18,7 +18,7 @@ class Stage:
     """What to train, how long, and the model whose state is measured afterwards.
 
     Args:
-        name: `teach`, `donor`, `convert`, `distill`, `recover` or `train`; also the key of its budget in the regime's config.
+        name: `teach`, `donor`, `convert`, `distill`, `recover` or `train`; also the key of its budget in the config.
         about: what happens, for the log.
         state: what the measured model is called in tables, such as `no_train`.
         model: measured after the stage.
