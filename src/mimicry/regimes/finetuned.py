@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import nn
@@ -10,6 +10,7 @@ from torch import nn
 from mimicry.attention import Attention
 from mimicry.conversion import canonicalise
 from mimicry.conversion.layers import check_layers
+from mimicry.objectives import DistillationObjectives
 from mimicry.regimes.stage import Stage, check_holdout
 from mimicry.regimes.swap import swap_and_distill
 from mimicry.training.budget import BudgetGrid
@@ -29,6 +30,7 @@ class FinetunedConversion:
         holdout_rows: training rows set aside, >= 1, on which a stage with several candidates chooses; nothing trains
             on them, and the reported rows are never looked at. Without candidates none are set aside.
         layers: which layers are converted, such as `all`, `0-5` or `every:2`; the others keep softmax.
+        objectives: what the distillation minimises; the paper's loss alone by default.
 
     Raises:
         ValueError: if holdout_rows is below 1, or layers is not such a text.
@@ -39,6 +41,7 @@ class FinetunedConversion:
     recover: BudgetGrid
     holdout_rows: int = 500
     layers: str | int = "all"
+    objectives: DistillationObjectives = field(default_factory=DistillationObjectives)
 
     modalities: ClassVar[tuple[str, ...]] = ("text", "image")
 
@@ -66,6 +69,7 @@ class FinetunedConversion:
         teacher = canonicalise(model).requires_grad_(False).eval()
         if not teach:
             yield Stage("donor", "take the finetuned model as it is", "teacher", teacher)
+        distillation_module = functools.partial(distillation_module, objectives=self.objectives)
         swapped = (model, teacher, attention, self.layers, self.distill, distillation_module)
         student = yield from swap_and_distill(*swapped)
         if recover:

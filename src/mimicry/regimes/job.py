@@ -105,7 +105,8 @@ class ConversionJob:
         """Yields every state of the model as soon as it is measured."""
         parts = self.parts
         model, data, batches = self.prepare()
-        scores = build_scores(data.metrics, data.num_labels)
+        new_tokens = getattr(parts.task, "summary_tokens", 1)
+        scores = build_scores(data.metrics, data.num_labels, self.processor, new_tokens)
         trains = {"optimizer": parts.optimizer, "scheduler": parts.scheduler}
         task_module = functools.partial(TaskModule, scores=scores, **trains)
         runner = Runner(

@@ -9,8 +9,10 @@ from torch import nn
 
 from mimicry.attention import Attention
 from mimicry.conversion import canonicalise
+from mimicry.conversion.convert import unshare
 from mimicry.conversion.layers import check_layers
 from mimicry.conversion.lora import LoRASettings, add_lora
+from mimicry.objectives import DistillationObjectives
 from mimicry.regimes.stage import Stage, check_holdout
 from mimicry.regimes.swap import swap_and_distill
 from mimicry.training.budget import BudgetGrid
@@ -32,6 +34,7 @@ class PretrainedConversion:
         holdout_rows: training rows set aside, >= 1, on which a stage with several candidates chooses; nothing trains
             on them, and the reported rows are never looked at. Without candidates none are set aside.
         layers: which layers are converted, such as `all`, `0-5` or `every:2`; the others keep softmax.
+        objectives: what the distillation minimises; the paper's loss alone by default.
 
     Raises:
         ValueError: if holdout_rows is below 1, or layers is not such a text.
@@ -43,6 +46,7 @@ class PretrainedConversion:
     lora: LoRASettings = field(default_factory=LoRASettings)
     holdout_rows: int = 8
     layers: str | int = "all"
+    objectives: DistillationObjectives = field(default_factory=DistillationObjectives)
 
     modalities: ClassVar[tuple[str, ...]] = ("language",)
 
@@ -63,13 +67,15 @@ class PretrainedConversion:
         distillation_module: Callable[..., DistillationModule],
     ) -> Iterator[Stage]:
         """The procedure in order; each stage starts from the weights the previous one left."""
-        teacher = canonicalise(model).requires_grad_(False).eval()
+        # One copy in memory of what only the last stage may train.
+        teacher = canonicalise(model.requires_grad_(False), share_weights=True).eval()
         yield Stage("donor", "take the pretrained model as it is", "teacher", teacher)
+        distillation_module = functools.partial(distillation_module, objectives=self.objectives)
         swapped = (model, teacher, attention, self.layers, self.distill, distillation_module)
-        student = yield from swap_and_distill(*swapped)
+        student = yield from swap_and_distill(*swapped, share_weights=True)
         if self.recover.candidates:
             with_lora = self.recover_with == "lora"
-            student = add_lora(student, self.lora) if with_lora else student.requires_grad_(True)
+            student = add_lora(student, self.lora) if with_lora else unshare(student).requires_grad_(True)
             module = functools.partial(task_module, student, "recover")
             about = f"train {'low-rank adapters' if with_lora else 'all parameters'} on the task"
             yield Stage("recover", about, "recovered", student, module, self.recover.candidates)

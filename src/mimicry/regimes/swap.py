@@ -20,6 +20,7 @@ def swap_and_distill(
     layers: str | int,
     distill: BudgetGrid,
     distillation_module: Callable[..., DistillationModule],
+    share_weights: bool = False,
 ) -> Generator[Stage, None, nn.Module]:
     """The stages `convert` and `distill`; returns the student. Source: arXiv 2402.04347, Sec. 4.2.
 
@@ -30,8 +31,9 @@ def swap_and_distill(
         layers: which layers are converted, as `convert` takes it.
         distill: its budgets; none, or an attention without parameters, skips the stage.
         distillation_module: called with teacher, student and `learning_rate`.
+        share_weights: teacher and student hold the same frozen weights, one copy in memory.
     """
-    student = convert(model, attention, layers)
+    student = convert(model, attention, layers, share_weights)
     yield Stage("convert", "swap the attention, train nothing", "no_train", student)
     if distill.candidates and any(True for layer in attention_layers(student).values() for _ in layer.parameters()):
         module = functools.partial(distillation_module, teacher, student)

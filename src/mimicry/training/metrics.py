@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torchmetrics.classification import BinaryF1Score, MulticlassAccuracy, Multi
 from torchmetrics.regression import PearsonCorrCoef, SpearmanCorrCoef
 
 from mimicry.data.batches import model_inputs
+from mimicry.training.summaries import ROUGES, RougeScores
 
 BUILDERS: dict[str, Callable[[int], Metric]] = {
     # The default would average over classes; GLUE counts examples.
@@ -27,7 +28,7 @@ BUILDERS: dict[str, Callable[[int], Metric]] = {
 LIKELIHOODS = ("nll_token", "nll_word")
 # Accuracies and f1 are fractions in [0, 1], correlations lie in [-1, 1].
 UNITS = (
-    dict.fromkeys(("accuracy", "top1", "top5", "f1"), "fraction")
+    dict.fromkeys(("accuracy", "top1", "top5", "f1", *ROUGES), "fraction")
     | dict.fromkeys(("matthews", "pearson", "spearman"), "correlation")
     | {"nll_token": "nats/token", "nll_word": "nats/word"}
 )
@@ -47,14 +48,18 @@ class Scores(Protocol):
         """Forgets all batches."""
 
 
-def build_scores(names: tuple[str, ...], num_labels: int) -> Scores:
+def build_scores(names: tuple[str, ...], num_labels: int, tokenizer: Any = None, new_tokens: int = 1) -> Scores:
     """The scores of a task by their names; `num_labels` = 1 means regression, 0 that tokens are predicted.
+
+    Texts that the model writes are scored with its `tokenizer`, `new_tokens` of each at most.
 
     Raises:
         ValueError: if a name is unknown, or likelihoods stand beside scores of classes.
     """
     if set(names) <= set(LIKELIHOODS):
         return LikelihoodScores()
+    if set(names) == {*LIKELIHOODS, *ROUGES}:
+        return BothScores(LikelihoodScores(), RougeScores(tokenizer, new_tokens))
     if num_labels == 0:
         return TokenScores(names)
     return PredictionScores(build_metrics(names, num_labels))
@@ -108,6 +113,25 @@ class LikelihoodScores(nn.Module):
     def reset(self) -> None:
         for metric in (self.nll, self.tokens, self.words):
             metric.reset()
+
+
+class BothScores(nn.Module):
+    """Two kinds of scores of the same rows."""
+
+    def __init__(self, *parts: Scores) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+
+    def update(self, model: nn.Module, batch: dict[str, Tensor]) -> None:
+        for part in self.parts:
+            part.update(model, batch)
+
+    def compute(self) -> dict[str, Tensor]:
+        return {name: value for part in self.parts for name, value in part.compute().items()}
+
+    def reset(self) -> None:
+        for part in self.parts:
+            part.reset()
 
 
 class TokenScores(nn.Module):

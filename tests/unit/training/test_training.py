@@ -4,9 +4,14 @@ import numpy as np
 import pytest
 import torch
 from families import padded_batch, tiny_model
+from rouge_score.rouge_scorer import RougeScorer
 from scipy import stats
 from sklearn import metrics as reference
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
 from torch.optim import SGD
+from transformers import PreTrainedTokenizerFast
 
 import mimicry
 from mimicry.attention import LinearAttention
@@ -15,6 +20,7 @@ from mimicry.attention.feature_maps.performer import PerformerFeatureMap
 from mimicry.training.budget import BudgetGrid
 from mimicry.training.metrics import UNITS, LikelihoodScores, build_metrics, build_scores, update_metrics
 from mimicry.training.optimization import lightning_optimizers, warmup_schedule
+from mimicry.training.summaries import RougeScores
 from mimicry.training.task import TaskModule
 
 REFERENCES = {
@@ -182,3 +188,42 @@ def test_a_task_is_scored_by_likelihood_or_by_predictions_and_not_by_both() -> N
     assert isinstance(build_scores(("nll_token", "nll_word"), 0), LikelihoodScores)
     with pytest.raises(ValueError, match=r"metrics must be among .*, got 'nll_token'"):
         build_scores(("accuracy", "nll_token"), 2)
+
+
+def test_summaries_are_scored_as_written_after_their_prompts_whatever_the_padding() -> None:
+    model = mimicry.convert(tiny_model("llama"), "hedgehog")
+    tokenizer = word_tokenizer(99)
+    scores = RougeScores(tokenizer, new_tokens=6)
+    torch.manual_seed(0)
+    prompts = [torch.randint(5, 99, (count,)) for count in (4, 9)]
+    with torch.no_grad():
+        written = [
+            model.generate(prompt[None], max_new_tokens=6, do_sample=False, pad_token_id=0)[0, len(prompt) :]
+            for prompt in prompts
+        ]
+    # The first summary is what the model writes; of the second every other word is.
+    wanted = [written[0], written[1].clone()]
+    wanted[1][::2] = 3
+    rows = [torch.cat([prompt, summary]) for prompt, summary in zip(prompts, wanted, strict=True)]
+    labels = [torch.cat([torch.full_like(p, -100), summary]) for p, summary in zip(prompts, wanted, strict=True)]
+    batch = {
+        "input_ids": torch.nn.utils.rnn.pad_sequence(rows, batch_first=True),
+        "labels": torch.nn.utils.rnn.pad_sequence(labels, batch_first=True, padding_value=-100),
+    }
+    scores.update(model, batch)
+    measured = {name: float(value) for name, value in scores.compute().items()}
+    texts = [(tokenizer.decode(summary), tokenizer.decode(out)) for summary, out in zip(wanted, written, strict=True)]
+    expected = [RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True).score(*pair) for pair in texts]
+    assert measured == pytest.approx(
+        {name: (expected[0][name].fmeasure + expected[1][name].fmeasure) / 2 for name in measured}, abs=1e-6
+    )
+    assert expected[0]["rouge1"].fmeasure == 1.0
+    assert 0.5 < measured["rouge1"] < 1.0
+
+
+def word_tokenizer(size: int) -> PreTrainedTokenizerFast:
+    """One word per token id, the first of them padding."""
+    model = WordLevel({f"word{index}": index for index in range(size)}, unk_token="word1")
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = WhitespaceSplit()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="word0", eos_token="word2")
