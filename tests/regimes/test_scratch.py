@@ -1,0 +1,97 @@
+"""Training from scratch end to end, from the command line, on small tasks that are drawn from a seed."""
+
+from pathlib import Path
+
+import pytest
+from cli import run_here
+from runs import records
+
+from mimicry.reporting.run_record import RunRecord, read_record
+
+RECALL = [
+    "regime=scratch",
+    "task.num_symbols=8",
+    "task.length=8",
+    "task.score=answer",
+    "task.max_train_rows=512",
+    "task.max_validation_rows=128",
+    "regime.train.learning_rate=3e-3",
+    "logger.mode=disabled",
+    "trainer.accelerator=cpu",
+    "analysis.rows=64",
+]
+
+
+def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: str) -> RunRecord:
+    run_here(monkeypatch, *arguments, f"paths.results={tmp_path / 'results'}")
+    (path,) = records(tmp_path)
+    return read_record(path)
+
+
+def test_recall_is_learnt_from_scratch_and_recorded_without_a_teacher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = run(monkeypatch, tmp_path, *RECALL, "attn=softmax", "regime.train.epochs=12")
+    assert (record.regime, record.model, record.task) == ("scratch", "recall_decoder", "associative_recall")
+    assert [stage.stage for stage in record.stages] == ["trained"]
+    # Of four values one is right by chance.
+    assert record.value("trained", "val/accuracy") > 0.5
+    assert record.value("trained", "analysis/entropy") > 0
+    assert record.value("trained", "analysis/kl") is None
+    (trial,) = record.trials
+    assert trial.steps == 12 * 512 // 32
+    assert trial.trained_parameters == record.data["parameters"]
+    assert (records(tmp_path)[0].parent / record.artifacts["figure"]).read_bytes().startswith(b"\x89PNG")
+    shown = capsys.readouterr().out
+    assert "trained from scratch" in shown
+    assert "teacher" not in shown
+
+
+def test_training_stops_when_held_out_rows_get_no_better_and_keeps_the_best_epoch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # At this rate nothing is learnt, so the first epoch stays the best.
+    arguments = [argument for argument in RECALL if "learning_rate" not in argument]
+    options = (
+        "regime.train.epochs=9",
+        "regime.patience=2",
+        "regime.holdout_rows=64",
+        "regime.train.learning_rate=1e-12",
+    )
+    record = run(monkeypatch, tmp_path, *arguments, "attn=elu", *options)
+    (trial,) = record.trials
+    assert trial.epochs == 3
+    assert record.data["rows"]["held_out"] == 64
+    assert not (records(tmp_path)[0].parent / "progress").exists()
+
+
+def test_an_encoder_learns_digits_as_rows_of_pixels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = ("regime=scratch", "model=lra_encoder", "attn=hedgehog", "regime.train.epochs=3", "logger.mode=disabled")
+    record = run(monkeypatch, tmp_path, *options, "trainer.accelerator=cpu", "analysis.rows=32")
+    assert record.task == "digits_pixels"
+    # Of ten digits one is right by chance.
+    assert record.value("trained", "val/accuracy") > 0.2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["model=minilm"], "model must be of a kind that the regime converts, native, got text"),
+        (["task=digits_pixels"], "task must be of the model's kind, language (recall_decoder), got sequence"),
+        (
+            ["attn=cosformer", "attn.feature_map.max_length=16"],
+            "max_length must be >= 131, the tokens of a row, got 16",
+        ),
+        (["regime.patience=0"], "regime.patience must be >= 1 or null, got 0"),
+        (["regime.train.epochs=0"], "regime.train.epochs must be >= 1, got 0"),
+        (["task.num_symbols=7"], "num_symbols must be even and >= 4, got 7"),
+        (["model.sizes.num_heads=3"], "hidden_size must be a multiple of num_heads = 3, got 64"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_starts(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SystemExit) as refused:
+        run_here(monkeypatch, "regime=scratch", *arguments, f"paths.results={tmp_path / 'results'}")
+    assert message in str(refused.value)
+    assert not records(tmp_path)
