@@ -1,9 +1,9 @@
 """The shape vocabulary: every tensor that crosses a module boundary, named once.
 
 Axes: b batch, h heads, n queries, m keys, d head dim, e value dim, f features, c chunks, l tokens of a chunk, w hidden
-size of a model, o its classes or vocabulary, v a decoder's vocabulary, r pairs of features that rotate together, p sinks;
-t and s heads of the teacher's and the student's keys, where groups of query heads share them. Masks are True where a key
-may be attended to.
+size of a model, o its classes or vocabulary, v a decoder's vocabulary, r pairs of features that rotate together, p
+sinks; t and s heads of the teacher's and the student's keys, where groups of query heads share them. Masks are True
+where a key may be attended to.
 """
 
 from jaxtyping import Bool, Float, Int

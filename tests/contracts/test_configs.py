@@ -1,5 +1,6 @@
 """Every option of every group composes, names only what its target takes, and commands shown to users compose."""
 
+import contextlib
 import itertools
 import re
 import shlex
@@ -13,9 +14,9 @@ from omegaconf import OmegaConf
 from mimicry.app import check_config
 
 CONF = REPO / "conf"
-OPTIONS = sorted(
-    f"{path.parent.name}={path.stem}" for path in CONF.glob("*/*.yaml") if path.parent.name not in ("hydra", "debug")
-)
+GROUPS = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name not in ("hydra", "debug", "budget"))
+OPTIONS = [f"{path.parent.name}={path.stem}" for path in GROUPS if path.parent.name != "model"]
+MODELS = [path.stem for path in GROUPS if path.parent.name == "model"]
 README = (REPO / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^python run\.py (.*)$", README + (CONF / "config.yaml").read_text(encoding="utf-8"), re.M)
 
@@ -34,6 +35,20 @@ def composed(*overrides: str) -> dict:
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_fits_its_constructor(option: str) -> None:
     check_config(composed(option))
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_composes_with_the_one_regime_that_is_for_its_kind(model: str) -> None:
+    fitting = []
+    for regime in (path.stem for path in CONF.glob("regime/*.yaml")):
+        with contextlib.suppress(ValueError):
+            check_config(composed(f"model={model}", f"regime={regime}"))
+            fitting.append(regime)
+    assert len(fitting) == 1, model
+
+
+def test_every_budget_is_some_model_s() -> None:
+    assert {path.stem for path in CONF.glob("budget/*.yaml")} <= set(MODELS)
 
 
 @pytest.mark.parametrize("task", ["cola", "mnli"])
@@ -55,12 +70,20 @@ def test_the_smoke_overlay_composes_on_every_task() -> None:
         plain = composed(f"task={path.stem}", "debug=smoke")
         check_config(plain)
         assert plain["task"]["max_train_rows"] == 64
+    check_config(composed("regime=pretrained", "debug=smoke_pretrained"))
 
 
 def test_the_command_line_wins_over_the_model_s_own_budgets() -> None:
     assert composed()["regime"]["teach"]["learning_rate"] == 2e-4
     assert composed("model=bert_base")["regime"]["teach"]["learning_rate"] == 2e-5
     assert composed("regime.teach.learning_rate=1e-3")["regime"]["teach"]["learning_rate"] == 1e-3
+
+
+def test_a_regime_brings_its_model_and_the_command_line_wins_over_it() -> None:
+    assert composed("regime=pretrained")["model"]["path"] == "asset:smollm2"
+    assert composed("regime=pretrained", "model=gpt2")["model"]["path"] != "asset:smollm2"
+    assert composed("regime=scratch")["task"]["_target_"].endswith("AssociativeRecall")
+    assert composed("regime=scratch", "task=mqar")["task"]["_target_"].endswith("MultiQueryRecall")
 
 
 @pytest.mark.parametrize("command", sorted(set(COMMANDS)))
