@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from mimicry.app import check_config
+from mimicry.schema import import_target
 
 CONF = REPO / "conf"
 GROUPS = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name not in ("hydra", "debug", "budget"))
@@ -34,7 +35,11 @@ def composed(*overrides: str) -> dict:
 
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_composes_and_fits_its_constructor(option: str) -> None:
-    check_config(composed(option))
+    plain = composed(option)
+    if import_target(plain["model"]["_target_"], "model").modality == "language":
+        # The default regime is for classifiers.
+        plain = composed("regime=pretrained", option)
+    check_config(plain)
 
 
 @pytest.mark.parametrize("model", MODELS)
