@@ -1,6 +1,7 @@
 """Long Range Arena: five classification tasks over sequences of 1,024 to 4,000 bytes, and a small stand-in.
 
-Rows are bytes on disk, memory-mapped, and become ids batch by batch; `SequenceEncoder` says how many ids there are.
+Rows are bytes on disk, memory-mapped, and become ids batch by batch. Beside what every task says, these say how a model
+for them is built: `vocab_size` (ids, padding included), `max_length` (positions) and `towers` (sequences of a row).
 Where a task has test rows, they are the primary split, the one that is reported; its validation rows are there to
 choose on.
 

@@ -31,6 +31,7 @@ class DigitsPixels:
     num_labels = NUM_LABELS
     metrics = METRICS
     vocab_size = FORMAT.vocab_size
+    towers = 1
     max_length = WIDTH * WIDTH
 
     def __init__(self, max_train_rows: int | None = None, max_validation_rows: int | None = None) -> None:

@@ -54,6 +54,7 @@ class ListOps:
     num_labels = DIGITS
     metrics = METRICS
     vocab_size = FORMAT.vocab_size
+    towers = 1
 
     def __init__(
         self,

@@ -50,6 +50,7 @@ class Pathfinder32:
     num_labels = 2
     metrics = METRICS
     vocab_size = FORMAT.vocab_size
+    towers = 1
     max_length = SIZE * SIZE
 
     def __init__(

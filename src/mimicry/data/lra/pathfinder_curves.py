@@ -97,13 +97,13 @@ def extend(canvases: Canvases, strokes: Strokes, curves: Curves, draws: Draws) -
     rows = np.flatnonzero(curves.alive)
     pivots = curves.pivots[rows] + strokes.steps[curves.strokes[rows]]
     places, cumulative = _ring_shares(canvases.room, strokes, curves.strokes[rows], rows, pivots)
-    open_ = cumulative[:, -1] >= DEAD_END
+    passable = cumulative[:, -1] >= DEAD_END
     found = np.zeros(len(rows), dtype=bool)
     picks = np.zeros(len(rows), dtype=np.int64)
     for _ in range(TRIES):
-        tried = np.flatnonzero(open_ & ~found)
+        tried = np.flatnonzero(passable & ~found)
         wanted = draws.fractions(len(tried)) * cumulative[tried, -1]
-        picks[tried] = (cumulative[tried] <= wanted[:, None]).sum(axis=1)
+        picks[tried] = (cumulative[tried, :-1] <= wanted[:, None]).sum(axis=1)
         windows = places[tried, picks[tried], None] + WINDOW_STEPS
         halos = strokes.halos[DEGREES + picks[tried]] * INSIDE[windows]
         # Bytes would overflow.
@@ -164,7 +164,7 @@ def find_starts(room: np.ndarray, strokes: Strokes, degrees: np.ndarray, fractio
 
 
 def _draw(canvas: np.ndarray, pictures: np.ndarray, curves: Curves, rows: np.ndarray) -> None:
-    """Lay the last dash of some curves over their canvases; what falls on the frame is never looked at."""
+    """Lay the last dash of some curves over their canvases; what falls on the frame has no effect."""
     windows = rows[:, None] * AREA + curves.tips[rows, None] + WINDOW_STEPS
     flat = canvas.reshape(-1)
     flat[windows] = np.maximum(flat.take(windows), pictures[curves.strokes[rows]])

@@ -48,6 +48,7 @@ class LraImage:
     num_labels = len(LABELS)
     metrics = METRICS
     vocab_size = FORMAT.vocab_size
+    towers = 1
     max_length = WIDTH * WIDTH
 
     def __init__(

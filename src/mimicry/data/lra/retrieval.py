@@ -46,6 +46,7 @@ class LraRetrieval:
     num_labels = 2
     metrics = METRICS
     vocab_size = FORMAT.vocab_size
+    towers = 2
 
     def __init__(
         self,

@@ -71,10 +71,21 @@ def write_rows(path: Path, rows: Iterable[SequenceExample], about: str | None = 
 
 
 def read_rows(paths: Sequence[Path]) -> "pyarrow.Table":
-    """The rows of some files, one file after the other, mapped into memory."""
+    """The rows of some files, one file after the other, mapped into memory.
+
+    Raises:
+        ValueError: if a file is damaged.
+    """
     import pyarrow as pa
 
-    return pa.concat_tables([pa.ipc.open_file(pa.memory_map(str(path))).read_all() for path in paths])
+    tables = []
+    for path in paths:
+        try:
+            tables.append(pa.ipc.open_file(pa.memory_map(str(path))).read_all())
+        except pa.ArrowInvalid as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path} must be a whole Arrow file (delete it, and it is made anew): {reason}") from error
+    return pa.concat_tables(tables)
 
 
 def stored(path: Path, rows: Callable[[], Iterable[SequenceExample]], about: str, total: int | None = None) -> Any:
@@ -114,7 +125,7 @@ def generate(paths: Sequence[Path], chunk: Callable[[int], list[SequenceExample]
                 pool.shutdown(cancel_futures=True)
                 raise
     else:
-        for job in jobs:
+        for job in track(jobs, description=about, console=Console(stderr=True), disable=not jobs):
             job()
     return read_rows(paths)
 

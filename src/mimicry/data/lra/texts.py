@@ -47,6 +47,7 @@ class LraText:
     num_labels = len(LABELS)
     metrics = METRICS
     vocab_size = FORMAT.vocab_size
+    towers = 1
 
     def __init__(
         self,

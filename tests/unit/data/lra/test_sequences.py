@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -61,6 +62,16 @@ def test_an_interrupted_write_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         stored(tmp_path / "rows.arrow", interrupted, "Reading")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda data: b"", lambda data: b"no Arrow file"])
+def test_a_damaged_file_is_refused_by_name(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
+    path = tmp_path / "rows.arrow"
+    write_rows(path, ROWS)
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(ValueError, match=r"rows\.arrow must be a whole Arrow file \(delete it, ") as caught:
+        stored(path, lambda: ROWS, "Reading")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
