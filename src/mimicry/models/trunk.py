@@ -7,6 +7,7 @@ from torch import nn
 
 from mimicry.attention import Attention, AttentionDims
 from mimicry.attention.capture import attention_layers
+from mimicry.models.convolution import ShortConvolution
 from mimicry.models.flops import attention_flops, weight_flops
 from mimicry.models.positions import RotaryPositions, rotate
 from mimicry.models.sizes import TransformerSizes, check_at_least
@@ -16,16 +17,17 @@ from mimicry.shapes import Hidden, KeyMask, Rotation, TokenIds
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)). Source: GPT-2, and arXiv 2002.04745 for where the norms stand.
 
-    The attention itself is passed in: see `Trunk`.
+    The attention itself is passed in: see `Trunk`. With a `conv_size` above 1 a causal convolution stands before it.
     """
 
-    def __init__(self, sizes: TransformerSizes) -> None:
+    def __init__(self, sizes: TransformerSizes, conv_size: int) -> None:
         super().__init__()
         self.num_heads = sizes.num_heads
         width, std = sizes.hidden_size, sizes.init_std
         # What is added to the residual stream starts smaller, so that its sum over all layers does not grow with them.
         residual_std = std * (2 * sizes.num_layers) ** -0.5
         self.attention_norm = nn.LayerNorm(width)
+        self.convolution = ShortConvolution(width, conv_size) if conv_size > 1 else nn.Identity()
         self.qkv = linear(width, 3 * width, std)
         self.attention_out = linear(width, width, residual_std)
         self.mlp_norm = nn.LayerNorm(width)
@@ -35,7 +37,8 @@ class Block(nn.Module):
 
     def forward(self, x: Hidden, attention: Attention, rotation: Rotation | None, key_mask: KeyMask | None) -> Hidden:
         # (b, n, 3 h d) as three of (b, h, n, d).
-        q, k, v = self.qkv(self.attention_norm(x)).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
+        projected = self.qkv(self.convolution(self.attention_norm(x)))
+        q, k, v = projected.unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
         if rotation is not None:
             q, k = rotate(q, rotation), rotate(k, rotation)
         attended = attention(q, k, v, key_mask).transpose(1, 2).flatten(2)
@@ -53,6 +56,7 @@ class Trunk(nn.Module):
         max_length: of sequences in tokens, >= 1.
         attention: builds one attention per layer from `dims`.
         causal: whether tokens attend only to earlier ones and themselves.
+        conv_size: of a causal convolution in front of each attention, in tokens; 1 means none.
 
     Raises:
         ValueError: if a size is out of range, or the attention cannot honour sequences of max_length.
@@ -65,6 +69,7 @@ class Trunk(nn.Module):
         max_length: int,
         attention: Callable[..., Attention],
         causal: bool,
+        conv_size: int = 1,
     ) -> None:
         super().__init__()
         check_at_least("vocab_size", vocab_size, 1)
@@ -75,7 +80,7 @@ class Trunk(nn.Module):
         self.positions = embedding(max_length, sizes) if learnt else None
         self.rotary = None if learnt else RotaryPositions(sizes.head_dim, max_length)
         self.dropout = nn.Dropout(sizes.dropout)
-        self.blocks = nn.ModuleList(Block(sizes) for _ in range(sizes.num_layers))
+        self.blocks = nn.ModuleList(Block(sizes, conv_size) for _ in range(sizes.num_layers))
         self.norm = nn.LayerNorm(sizes.hidden_size)
         # Built last and left as built: models of one seed then differ in nothing but their attention, whatever random
         # numbers it draws, and no initialisation of ours overwrites that of a learnt map.

@@ -13,6 +13,7 @@ from mimicry.attention import LinearAttention, SoftmaxAttention
 from mimicry.attention.capture import attention_layers, capture
 from mimicry.attention.shipped import load_variant, shipped_variants
 from mimicry.models import Decoder, DecoderSizes
+from mimicry.models.convolution import ShortConvolution
 from mimicry.models.trunk import Block
 
 SIZES = DecoderSizes(num_layers=2, hidden_size=16, num_heads=2, mlp_size=32, init_std=0.3)
@@ -37,7 +38,7 @@ def turned(x: Tensor) -> Tensor:
     return torch.cat([pairs.real, pairs.imag], dim=-1)
 
 
-def written_out(model: Decoder, tokens: Tensor, positions: str, heads: int = 2) -> Tensor:
+def written_out(model: Decoder, tokens: Tensor, positions: str, conv_size: int, heads: int = 2) -> Tensor:
     """Logits, one head and one plain product after another."""
     trunk = model.trunk
 
@@ -53,7 +54,13 @@ def written_out(model: Decoder, tokens: Tensor, positions: str, heads: int = 2) 
     if positions == "learnt":
         x = x + trunk.positions.weight[:n]
     for block in trunk.blocks:
-        projected = normed(x, block.attention_norm) @ block.qkv.weight.T + block.qkv.bias
+        mixed = normed(x, block.attention_norm)
+        if conv_size > 1:
+            taps = block.convolution.weight
+            mixed = torch.stack(
+                [sum(taps[i] * mixed[:, t - i] for i in range(min(t + 1, conv_size))) for t in range(n)], dim=1
+            )
+        projected = mixed @ block.qkv.weight.T + block.qkv.bias
         outs = []
         for head in range(heads):
             at = slice(head * width // heads, (head + 1) * width // heads)
@@ -70,16 +77,16 @@ def written_out(model: Decoder, tokens: Tensor, positions: str, heads: int = 2) 
 
 
 @pytest.mark.parametrize("positions", ["rotary", "learnt"])
-def test_logits_equal_the_written_out_transformer(positions: str) -> None:
-    model, tokens = build(positions=positions).double(), ids()
+@pytest.mark.parametrize("conv_size", [1, 3, 12])
+def test_logits_equal_the_written_out_transformer(positions: str, conv_size: int) -> None:
+    model, tokens = build(positions=positions, conv_size=conv_size).double(), ids()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     # The tables of angles are float32.
     tolerance = 1e-6 if positions == "rotary" else 1e-12
-    torch.testing.assert_close(
-        model(tokens).logits, written_out(model, tokens, positions), rtol=tolerance, atol=tolerance
-    )
+    expected = written_out(model, tokens, positions, conv_size)
+    torch.testing.assert_close(model(tokens).logits, expected, rtol=tolerance, atol=tolerance)
 
 
 def test_the_loss_is_the_mean_over_scored_positions_of_what_the_position_before_predicts() -> None:
@@ -100,9 +107,9 @@ def test_the_loss_is_the_mean_over_scored_positions_of_what_the_position_before_
 
 
 @pytest.mark.parametrize("attn", shipped_variants())
-@pytest.mark.parametrize("positions", ["rotary", "learnt"])
-def test_later_tokens_change_no_earlier_logits(attn: str, positions: str) -> None:
-    model, tokens = build(attn, positions=positions).double(), ids(2, 20)
+@pytest.mark.parametrize(("positions", "conv_size"), [("rotary", 1), ("learnt", 1), ("rotary", 3)])
+def test_later_tokens_change_no_earlier_logits(attn: str, positions: str, conv_size: int) -> None:
+    model, tokens = build(attn, positions=positions, conv_size=conv_size).double(), ids(2, 20)
     other = tokens.clone()
     other[:, 12:] = (other[:, 12:] + 1) % VOCAB
     with torch.no_grad():
@@ -205,6 +212,19 @@ def test_attention_can_be_captured_and_analysed() -> None:
         assert (attention_entropy(weights) >= 0).all()
 
 
+def test_a_convolution_sees_so_many_tokens_and_none_that_comes_later() -> None:
+    convolution, x = ShortConvolution(4, 3).double(), torch.randn(2, 9, 4, dtype=torch.float64)
+    changed = x.clone()
+    changed[:, 5] += 1
+    differs = (convolution(x) != convolution(changed)).all(dim=(0, 2)).tolist()
+    assert [position for position, different in enumerate(differs) if different] == [5, 6, 7]
+    # Torch has the taps in the opposite order.
+    weight = convolution.weight.flip(0).T[:, None]
+    expected = F.conv1d(F.pad(x.mT, (2, 0)), weight, groups=4).mT
+    torch.testing.assert_close(convolution(x), expected)
+    assert convolution(x[:, :1]).shape == (2, 1, 4)
+
+
 def test_dropout_acts_in_training_only() -> None:
     model, tokens = build(dropout=0.5), ids()
     assert torch.equal(model(tokens).logits, model(tokens).logits)
@@ -258,6 +278,7 @@ def test_a_few_steps_learn_to_repeat_a_pattern() -> None:
         ({"hidden_size": 14}, "hidden_size / num_heads must be even with rotary positions, got 14 / 2"),
         ({"dropout": 1.0}, r"dropout must be in \[0, 1\), got 1.0"),
         ({"init_std": 0.0}, "init_std must be > 0, got 0.0"),
+        ({"conv_size": 0}, "conv_size must be >= 1, got 0"),
     ],
 )
 def test_sizes_out_of_range_are_refused(changes: dict[str, float], message: str) -> None:
