@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mimicry.data.generated import check_at_least
 from mimicry.data.lra.sequences import SequenceExample
 from mimicry.data.lra.store import generate
 
@@ -29,8 +30,7 @@ class SplitSizes:
 
     def __post_init__(self) -> None:
         for entry in fields(self):
-            if getattr(self, entry.name) < 1:
-                raise ValueError(f"{entry.name} must be >= 1, got {getattr(self, entry.name)}")
+            check_at_least(entry.name, getattr(self, entry.name), 1)
 
     def of(self, split: str) -> int:
         """Rows of the split with this name."""
@@ -40,12 +40,6 @@ class SplitSizes:
     def chunk(self, split: str) -> int:
         """Rows of each of its chunks."""
         return min(CHUNK, self.of(split))
-
-
-def check_seed(seed: int) -> None:
-    """Refuse a seed below 0."""
-    if seed < 0:
-        raise ValueError(f"seed must be >= 0, got {seed}")
 
 
 def draw_chunks(

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mimicry.data.draws import Draws
+from mimicry.data.generated import check_at_least
 from mimicry.data.lra import release
-from mimicry.data.lra.draws import Draws
-from mimicry.data.lra.generated import SplitSizes, check_seed, draw_chunks
+from mimicry.data.lra.generated import SplitSizes, draw_chunks
 from mimicry.data.lra.listops_language import TOKENS, evaluate, read_source
 from mimicry.data.lra.listops_trees import DIGITS, TreeRules, draw_trees
 from mimicry.data.lra.sequences import METRICS, SequenceExample, SequenceFormat, SplitRows, build_sequence_data
@@ -65,7 +66,7 @@ class ListOps:
         max_train_rows: int | None = None,
         max_validation_rows: int | None = None,
     ) -> None:
-        check_seed(seed)
+        check_at_least("seed", seed, 0)
         self.rules = rules
         self.sizes = sizes
         self.root = None if root is None else Path(root).expanduser()

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mimicry.data.lra.draws import Draws
+from mimicry.data.draws import Draws
 from mimicry.data.lra.listops_language import CLOSE_SYMBOL, FIRST_OPERATOR, OPERATORS, apply_operators
 
 OPERATOR_PROBABILITY = 0.25

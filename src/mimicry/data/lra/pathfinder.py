@@ -6,9 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mimicry.data.draws import Draws
+from mimicry.data.generated import check_at_least
 from mimicry.data.lra import pathfinder_release, release
-from mimicry.data.lra.draws import Draws
-from mimicry.data.lra.generated import SplitSizes, check_seed, draw_chunks
+from mimicry.data.lra.generated import SplitSizes, draw_chunks
 from mimicry.data.lra.pathfinder_pictures import CurveRules, draw_pictures
 from mimicry.data.lra.pathfinder_strokes import SIZE
 from mimicry.data.lra.pixels import GRAY_VALUES
@@ -62,7 +63,7 @@ class Pathfinder32:
         max_train_rows: int | None = None,
         max_validation_rows: int | None = None,
     ) -> None:
-        check_seed(seed)
+        check_at_least("seed", seed, 0)
         self.rules = rules
         self.sizes = sizes
         self.root = None if root is None else Path(root).expanduser()

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mimicry.data.lra.draws import Draws
+from mimicry.data.draws import Draws
 from mimicry.data.lra.pathfinder_strokes import DEGREES, FULL, REACH, SIDE, SIZE, WINDOW, Strokes
 
 # Two dashes clash where their rooms, 0 to 255 each, add up to more; 1.8 of 2 in the source.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mimicry.data.lra.draws import Draws
+from mimicry.data.draws import Draws
 from mimicry.data.lra.pathfinder_curves import (
     WINDOW_STEPS,
     Canvases,

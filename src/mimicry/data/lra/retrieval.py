@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mimicry.data.generated import check_at_least
 from mimicry.data.lra import release
 from mimicry.data.lra.sequences import METRICS, SequenceExample, build_sequence_data
 from mimicry.data.lra.store import file_facts, store_folder, stored
@@ -55,8 +56,7 @@ class LraRetrieval:
         max_train_rows: int | None = None,
         max_validation_rows: int | None = None,
     ) -> None:
-        if max_length < 1:
-            raise ValueError(f"max_length must be >= 1, got {max_length}")
+        check_at_least("max_length", max_length, 1)
         self.root = None if root is None else Path(root).expanduser()
         self.max_length = max_length
         self.limits = RowLimits(max_train_rows, max_validation_rows)

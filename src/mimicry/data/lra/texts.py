@@ -1,13 +1,14 @@
 """Long Range Arena's Text task: is a movie review positive, read byte by byte?"""
 
-import gzip
 import json
-import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mimicry.data import hub
+from mimicry.data.generated import check_at_least
+from mimicry.data.lines import read_lines
 from mimicry.data.lra import release
 from mimicry.data.lra.sequences import METRICS, SequenceExample, SequenceFormat, build_sequence_data
 from mimicry.data.lra.store import file_facts, store_folder, stored
@@ -57,8 +58,7 @@ class LraText:
         max_train_rows: int | None = None,
         max_validation_rows: int | None = None,
     ) -> None:
-        if max_length < 1:
-            raise ValueError(f"max_length must be >= 1, got {max_length}")
+        check_at_least("max_length", max_length, 1)
         self.hub = hub
         self.root = None if root is None else Path(root).expanduser()
         self.max_length = max_length
@@ -108,16 +108,15 @@ class LraText:
                 split: (file_facts(path), f"{name}/{path.name}", partial(read_file, path))
                 for split, path in self._files(self.root).items()
             }
-        # The name of a local copy is enough: where it lies differs between machines.
-        origin = Path(self.hub).resolve().name if Path(self.hub).is_dir() else self.hub
-        tables = open_hub(self.hub)
+        tables = hub.load_splits(self.hub, None, SPLITS, self.name, "reviews")
+        sources = {split: hub.origin(self.hub, split) for split in SPLITS}
         return {
             split: (
                 [file_facts(Path(file["filename"])) for file in table.cache_files],
-                f"{origin}@{split}",
-                partial(read_table, table, f"{origin}@{split}"),
+                sources[split],
+                partial(read_table, table, sources[split]),
             )
-            for split, table in zip(SPLITS, tables, strict=True)
+            for split, table in tables.items()
         }
 
 
@@ -127,22 +126,16 @@ def read_file(path: Path) -> Iterator[SequenceExample]:
     Raises:
         ValueError: naming file and line, if a line is no JSON object with a text and a label of 0 or 1.
     """
-    opener = gzip.open if path.suffix == ".gz" else open
-    number = 0
-    try:
-        with opener(path, "rt", encoding="utf-8", newline="\n") as lines:
-            for number, line in enumerate(lines, start=1):
-                try:
-                    row = json.loads(line)
-                except json.JSONDecodeError as error:
-                    raise ValueError(f"{path}:{number}: line must be a JSON object, got {error.msg}") from None
-                if not isinstance(row, dict) or not {"text", "label"} <= set(row):
-                    raise ValueError(f"{path}:{number}: line must be a JSON object with text and label")
-                yield _example(row["text"], row["label"], f"{path}:{number}")
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        kind = type(error).__name__
-        raise ValueError(f"{path} must be readable beyond line {number}, got {kind}: {error}") from error
-    if number == 0:
+    place = ""
+    for place, line in read_lines(path):
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{place}: line must be a JSON object, got {error.msg}") from None
+        if not isinstance(row, dict) or not {"text", "label"} <= set(row):
+            raise ValueError(f"{place}: line must be a JSON object with text and label")
+        yield _example(row["text"], row["label"], place)
+    if not place:
         raise ValueError(f"{path} must have at least one row, got 0")
 
 
@@ -153,8 +146,7 @@ def read_table(table: Any, source: str) -> Iterator[SequenceExample]:
         ValueError: naming source and row, if a column is missing, or a text or label is bad.
     """
     for column in ("text", "label"):
-        if column not in table.features:
-            raise ValueError(f"{source} must have the column {column!r}, got {', '.join(table.features)}")
+        hub.check_column(list(table.features), column, source)
     for number, row in enumerate(table):
         yield _example(row["text"], row["label"], f"{source} row {number}")
 
@@ -165,23 +157,3 @@ def _example(text: Any, label: Any, place: str) -> SequenceExample:
     if type(label) is not int or label not in range(len(LABELS)):
         raise ValueError(f"{place}: label must be 0 or 1, got {label!r}")
     return SequenceExample(text.encode(), label)
-
-
-def open_hub(hub: str) -> list[Any]:
-    """Both splits of a data set on the hub.
-
-    Raises:
-        ValueError: if there is no such data set, or it asks for a login.
-        ConnectionError: if the hub cannot be reached.
-    """
-    # Slow to import, and only needed here.
-    import datasets
-
-    failure = f"cannot read the data set {hub!r}; task.root=DIR reads local reviews"
-    try:
-        tables: list[Any] = datasets.load_dataset(hub, split=list(SPLITS))
-    except (FileNotFoundError, ValueError, datasets.exceptions.DatasetsError) as error:
-        raise ValueError(f"{failure}: {' '.join(str(error).split())}") from error
-    except OSError as error:
-        raise ConnectionError(f"{failure}: {' '.join(str(error).split())}") from error
-    return tables

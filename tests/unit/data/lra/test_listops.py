@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import chisquare, ks_2samp
 
 from mimicry.data.batches import Encoder
-from mimicry.data.lra.draws import Draws
+from mimicry.data.draws import Draws
 from mimicry.data.lra.generated import SplitSizes
 from mimicry.data.lra.listops import ListOps, read_file
 from mimicry.data.lra.listops_language import OPERATORS, TOKENS, apply_operators, evaluate, read_source

@@ -10,8 +10,8 @@ from PIL import Image
 from scipy.stats import binomtest, ks_2samp
 
 from mimicry.data.batches import Encoder
+from mimicry.data.draws import Draws
 from mimicry.data.lra import pathfinder_pictures
-from mimicry.data.lra.draws import Draws
 from mimicry.data.lra.generated import SplitSizes
 from mimicry.data.lra.pathfinder import Pathfinder32
 from mimicry.data.lra.pathfinder_pictures import CurveRules, draw_pictures

@@ -3,34 +3,14 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
-from scipy.stats import chisquare, kstest
 
-from mimicry.data.lra.draws import Draws
 from mimicry.data.lra.encoder import SequenceEncoder
 from mimicry.data.lra.sequences import SequenceExample, SequenceFormat, SequenceRows, fingerprint_rows
 from mimicry.data.lra.store import read_rows, stored, usable, write_rows
 
 ROWS = [SequenceExample(bytes([index] * (index + 1)), index % 3, None) for index in range(5)]
 FORMAT = SequenceFormat(("a", "b", "c"), padded=True, cut=True)
-
-
-# Random numbers.
-
-
-def test_draws_are_even_and_the_same_on_every_machine() -> None:
-    draws = Draws(3, 1, 4)
-    fractions = draws.fractions(2000)
-    assert kstest(fractions, "uniform").pvalue > 0.01
-    assert chisquare(np.bincount(draws.integers(7, 7000), minlength=7)).pvalue > 0.01
-    assert fractions[:2].tolist() == [0.7213857060665587, 0.9160542714580594]
-
-
-def test_equal_names_draw_equal_numbers_and_others_others() -> None:
-    assert (Draws(0, 1).fractions(2, 3) == Draws(0, 1).fractions(2, 3)).all()
-    streams = [Draws(*names).fractions(4).tobytes() for names in ((0,), (0, 0, 1), (0, 1, 0), (1, 0, 0))]
-    assert len(set(streams)) == 4
 
 
 # Rows on disk.

@@ -78,7 +78,9 @@ def test_the_hub_s_layout_is_read_from_a_local_copy(tmp_path: Path) -> None:
 
 
 def test_a_hub_that_has_no_such_data_set_is_one_line() -> None:
-    with pytest.raises((ValueError, ConnectionError), match=r"^cannot read the data set 'no/where'; ") as caught:
+    with pytest.raises(
+        (ValueError, ConnectionError), match=r"^cannot read lra_text of the data set 'no/where': "
+    ) as caught:
         LraText(hub="no/where").load()
     assert "\n" not in str(caught.value)
 
@@ -122,8 +124,8 @@ def test_a_bad_row_is_refused_with_file_and_line(tmp_path: Path, row: Any, messa
     ("name", "content", "message"),
     [
         ("train.jsonl", b"{\n", r"train\.jsonl:1: line must be a JSON object, got "),
-        ("train.jsonl", b'{"text": "\xff"}\n', r"train\.jsonl must be readable beyond line 0, got UnicodeDecodeError"),
-        ("train.jsonl.gz", b"plain", r"train\.jsonl\.gz must be readable beyond line 0, got BadGzipFile"),
+        ("train.jsonl", b'{"text": "\xff"}\n', r"train\.jsonl must be a readable UTF-8 file, got UnicodeDecodeError"),
+        ("train.jsonl.gz", b"plain", r"train\.jsonl\.gz must be a readable UTF-8 file, got BadGzipFile"),
     ],
 )
 def test_a_broken_file_is_refused_in_the_check(tmp_path: Path, name: str, content: bytes, message: str) -> None:
