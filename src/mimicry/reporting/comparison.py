@@ -144,7 +144,8 @@ def _data_line(data: dict[str, Any]) -> str:
             continue
         held_out = split == "held_out"
         total = None if held_out else available.get(split)
-        of = "" if total in (None, count) else f" of {total:,}"
+        # Documents are counted before they are cut into blocks, of which there are more.
+        of = "" if total is None or total <= count else f" of {total:,}"
         where = "training rows, to choose settings on" if held_out else sources.get(split, "")
         parts.append(f"{split.replace('_', ' ')} {count:,}{of} ({where})")
     corpus = data.get("maps_corpus")
