@@ -105,7 +105,8 @@ def number(value: float | None, decimals: int, scale: float = 1.0) -> str:
     if value is None or not math.isfinite(value):
         return GAP
     # Of large perplexities nobody reads the decimals.
-    return f"{scale * value:,.0f}" if abs(scale * value) >= 1000 else f"{scale * value:.{decimals}f}"
+    large = decimals > 0 and abs(scale * value) >= 1000
+    return f"{scale * value:,.0f}" if large else f"{scale * value:.{decimals}f}"
 
 
 def fraction_of_teacher(name: str, value: float | None, teacher: float | None) -> float | None:
