@@ -30,6 +30,7 @@ from mimicry.assets import cache_root
 from mimicry.execution import TEACHER_KEYS, quieten
 from mimicry.regimes.job import ConversionJob
 from mimicry.regimes.parts import Parts
+from mimicry.regimes.stage import chooses
 from mimicry.reporting.tables import markdown_table
 from mimicry.training.metrics import build_scores
 
@@ -69,6 +70,8 @@ def distilled_job(overrides: Sequence[str], folder: Path) -> ConversionJob:
         seed=plain["seed"],
     )
     parts.check()
+    if not chooses(parts.regime):
+        raise ValueError("one stage must have several epochs or learning_rate, or no rows are held out to measure on")
     trainer = functools.partial(_trainer, build(plain["trainer"]), folder)
     key = {name: plain[name] for name in TEACHER_KEYS} | {"teach": plain["regime"].get("teach")}
     job = ConversionJob(parts, trainer, cache_root() / "teachers", key, True, folder, checkpoint_minutes=60.0)
