@@ -20,7 +20,7 @@ def unexplained_variance(teacher: Outputs, student: Outputs, query_mask: QueryMa
         query_mask: True for queries that count.
 
     Returns:
-        A share of the variance of `teacher` over the batch, >= 0.
+        A share of the variance of `teacher` over the batch, >= 0; so not the mean of that of its parts.
 
     Raises:
         ValueError: if no query counts.

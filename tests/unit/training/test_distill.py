@@ -54,14 +54,15 @@ def test_a_converted_model_learns_its_teachers_attention_and_nothing_else_change
     student = mimicry.convert(model, attn="hedgehog")
     student.eval()
     of_teacher, of_student, implementation = state_of(teacher), state_of(student), teacher.config._attn_implementation
-    data = batches(count=2)
+    data = batches(count=1)
     measured = mimicry.canonicalise(model)
     first = summarise_attention(measured, student, data).kl
-    result = distil(student, teacher, data, epochs=8, learning_rate=6e-2)
-    assert result.steps == 16
+    result = distil(student, teacher, data, epochs=12, learning_rate=3e-2)
+    assert result.steps == 12
     assert result.seconds > 0
-    assert summarise_attention(measured, student, data).kl < 0.8 * first
-    assert result.kl_last < result.kl_first
+    # On the teacher's states, and on the student's own, where errors of one layer reach the next.
+    assert result.kl_last < 0.8 * result.kl_first
+    assert summarise_attention(measured, student, data).kl < 0.9 * first
     assert result.loss_last < result.loss_first
     assert_same(of_teacher, state_of(teacher))
     assert teacher.config._attn_implementation == implementation
