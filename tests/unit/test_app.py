@@ -17,7 +17,7 @@ REFUSALS = [
     # (overrides, what the line must say); composing the config finds the first group.
     (["attn=hedgehogg"], r"Could not find 'attn/hedgehogg'; choose one of cosformer, elu"),
     (["model=gpt9"], r"Could not find 'model/gpt9'; choose one of bert_base, bert_base_donor"),
-    (["task=glue"], r"Could not find 'task/glue'; choose one of cola, digits, image_folder"),
+    (["task=glue"], r"Could not find 'task/glue'; choose one of associative_recall, cola, digits"),
     (["regime=finetune"], r"Could not find 'regime/finetune'; choose one of finetuned"),
     (["attn.feature_map.bia=true"], r"attn.feature_map.bia: no such option; there are bias, identity_init"),
     (["typo=1"], r"typo: no such option; there are maps_corpus, seed, rerun"),

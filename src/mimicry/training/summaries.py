@@ -1,9 +1,9 @@
 """ROUGE of generated summaries, by the package rouge-score."""
 
+import sys
 from typing import Any
 
 import torch
-from rouge_score.rouge_scorer import RougeScorer
 from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
@@ -28,7 +28,7 @@ class RougeScores(nn.Module):
         super().__init__()
         self.tokenizer = tokenizer
         self.new_tokens = new_tokens
-        self.scorer = RougeScorer(list(ROUGES), use_stemmer=True)
+        self.scorer = _rouge_scorer()
         self.means = nn.ModuleDict({name: MeanMetric() for name in ROUGES})
 
     def update(self, model: Any, batch: dict[str, Tensor]) -> None:
@@ -66,3 +66,13 @@ class RougeScores(nn.Module):
         )
         texts: list[str] = self.tokenizer.batch_decode(out[:, longest:], skip_special_tokens=True)
         return texts
+
+
+def _rouge_scorer() -> Any:
+    # Imported late, for what its logging library does: its handler keeps the standard error it finds, and closes that
+    # when logging is configured anew, as Hydra does for each job; the process's own it leaves open.
+    from absl import logging as absl_logging
+    from rouge_score.rouge_scorer import RougeScorer
+
+    absl_logging.get_absl_handler().python_handler.stream = sys.__stderr__
+    return RougeScorer(list(ROUGES), use_stemmer=True)

@@ -113,7 +113,7 @@ def test_low_rank_adapters_go_on_sharing(family: str) -> None:
     model, teacher, student = sharing(family)
     batch = batch_for(family)
     before, shared = teacher(**batch).logits, set(pointers(model).values())
-    add_lora(student, LoRASettings(r=2, alpha=4.0))
+    add_lora(student, LoRASettings(r=2, alpha=4))
     assert {p.data_ptr() for p in student.parameters() if not p.requires_grad} <= shared
     trained = [p for p in student.parameters() if p.requires_grad]
     assert not {p.data_ptr() for p in trained} & shared
