@@ -2,14 +2,19 @@
 
 student = mimicry.convert(model, attn="hedgehog")
 mimicry.distill(student, model, dataloader)
+student.save_pretrained(folder)
+student = mimicry.load(folder)
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from mimicry.registration import register
+
 if TYPE_CHECKING:
     from mimicry.conversion import canonicalise as canonicalise
     from mimicry.conversion import convert as convert
+    from mimicry.conversion import load as load
     from mimicry.conversion import unshare as unshare
     from mimicry.objectives import DistillationObjectives as DistillationObjectives
     from mimicry.training.distill import DistillationResult as DistillationResult
@@ -22,9 +27,13 @@ _HOMES = {
     "canonicalise": "mimicry.conversion",
     "convert": "mimicry.conversion",
     "distill": "mimicry.training.distill",
+    "load": "mimicry.conversion",
     "unshare": "mimicry.conversion",
 }
 __all__ = [*_HOMES]
+
+# Of the Auto classes of the host library, which find saved students from now on.
+register()
 
 
 def __getattr__(name: str) -> Any:

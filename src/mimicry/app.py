@@ -23,7 +23,7 @@ GROUPS = (
     *("trainer", "logger", "callbacks", "analysis", "paths", "maps_corpus"),
 )
 OPTIONAL_GROUPS = ("maps_corpus",)
-OPTIONS = ("seed", "rerun", "checkpoint_minutes")
+OPTIONS = ("seed", "rerun", "checkpoint_minutes", "adapters")
 # Parts of Hydra's messages that do not help: where it looked, and advice to add with + what no constructor accepts.
 NOISE = ("To append to", "Config search path", "provider=", "full_key", "object_type", "reference_type", "Available")
 
@@ -107,6 +107,8 @@ def check_config(plain: dict[str, Any]) -> None:
         raise ValueError(f"checkpoint_minutes must be a number > 0, got {minutes!r}")
     if type(plain["rerun"]) is not bool:
         raise ValueError(f"rerun must be true or false, got {plain['rerun']!r}")
+    if plain["adapters"] not in ("merged", "separate"):
+        raise ValueError(f"adapters must be merged or separate, got {plain['adapters']!r}")
     # Before the options: those of one regime are unknown to another, which would say less.
     kinds = import_target(plain["regime"]["_target_"], "regime").modalities  # type: ignore[attr-defined]
     model = import_target(plain["model"]["_target_"], "model")

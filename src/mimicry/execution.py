@@ -12,7 +12,6 @@ from typing import Any
 import lightning as L
 import transformers
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
-from safetensors.torch import save_model
 
 from mimicry.assets import cache_root
 from mimicry.recording import blank_record, with_state
@@ -28,6 +27,7 @@ from mimicry.reporting.run_record import (
     write_record,
 )
 from mimicry.reporting.tracking import TrackedJob, Tracking, log_outcome, run_directory, wandb_run
+from mimicry.students import save_student
 from mimicry.training.resuming import StageCheckpoint
 
 log = logging.getLogger(__name__)
@@ -141,11 +141,13 @@ def _run(
         whose = "attention" if maps.teacher is None else "attention of teacher and student"
         title = f"{record.attn} on {record.task}: {whose}"
         figure = attention_maps_figure(maps.teacher, maps.student, maps.tokens, title, folder / "attention_maps.png")
-        artifacts = {"figure": figure.name, "student": _save_student(conversion, folder / "student").name}
+        record = replace(record, artifacts={"figure": figure.name}, data=conversion.data_summary())
+        student = save_student(conversion, record, plain["adapters"], folder / "student")
+        artifacts = record.artifacts | {"student": student.name}
         directory = run_directory(run)
         if directory is not None:
             artifacts["W&B run"] = directory.resolve().relative_to(folder.resolve()).as_posix()
-        record = replace(record, artifacts=artifacts, data=conversion.data_summary())
+        record = replace(record, artifacts=artifacts)
         keep(record)
         log_outcome(run, record, figure)
 
@@ -175,20 +177,6 @@ def _trainer(
         enable_checkpointing=any(isinstance(callback, StageCheckpoint) for callback in callbacks),
     )
     return trainer
-
-
-def _save_student(conversion: ConversionJob, folder: Path) -> Path:
-    """Weights, config and tokenizer or image processor of the converted model; weights only, no pickle.
-
-    A model of ours has no config but the run's, which is in the record beside.
-    """
-    assert conversion.student is not None
-    folder.mkdir(parents=True, exist_ok=True)
-    save_model(conversion.student, str(folder / "model.safetensors"))
-    if conversion.processor is not None:
-        conversion.student.config.save_pretrained(folder)
-        conversion.processor.save_pretrained(folder)
-    return folder
 
 
 def quieten() -> None:

@@ -8,11 +8,12 @@ import pytest
 import torch
 from cli import run_here
 from runs import records
-from safetensors.torch import load_model
 from toy import write_toy_pairs
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import mimicry
+from mimicry.attention import LinearAttention
+from mimicry.attention.capture import attention_layers
 from mimicry.regimes.runner import Runner
 from mimicry.regimes.stage import Stage
 from mimicry.reporting.run_record import RunRecord, read_record
@@ -57,13 +58,31 @@ def test_the_saved_student_loads_as_a_linear_model_with_the_recorded_score(
 
     monkeypatch.setattr(Runner, "_scores", remember)
     run_here(monkeypatch, "attn=hedgehog", *arguments)
-    folder = records(tmp_path)[0].parent / "student"
-    loaded = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(folder))
-    loaded = mimicry.convert(loaded, "hedgehog").eval()
-    load_model(loaded, folder / "model.safetensors")
-    batch = {"input_ids": torch.randint(5, 27, (3, 9)), "attention_mask": torch.ones(3, 9).long()}
+    record = read_record(records(tmp_path)[0])
+    folder = records(tmp_path)[0].parent / record.artifacts["student"]
+    loaded = AutoModelForSequenceClassification.from_pretrained(folder)
+    assert [type(layer) for layer in attention_layers(loaded).values()] == [LinearAttention] * 2
+    batch = AutoTokenizer.from_pretrained(folder)(["w1 good w2", "bad w3"], padding=True, return_tensors="pt")
     with torch.no_grad():
         assert torch.equal(loaded(**batch).logits, measured["student"].eval()(**batch).logits)
+    # Its card tells what it scored and on what, and nothing of where this machine keeps files.
+    card = (folder / "README.md").read_text()
+    score = f"{100 * record.value('recovered', 'val/accuracy'):.1f}"
+    assert any("recovered" in line and score in line for line in card.splitlines())
+    assert record.data["fingerprint"] in card
+    assert "root: glue" in card
+    assert str(tmp_path) not in card
+
+
+@pytest.mark.parametrize("option", ["model.path", "model.teacher"])
+def test_a_converted_model_is_refused_as_the_start_of_a_run(
+    option: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "tiny")
+    mimicry.convert(model, "elu").save_pretrained(tmp_path / "student")
+    with pytest.raises(SystemExit, match=r"model: it is converted already \(from tiny\), and a run converts softmax"):
+        run_here(monkeypatch, "attn=hedgehog", *arguments, f"{option}={tmp_path / 'student'}")
+    assert not records(tmp_path)
 
 
 def test_a_finished_run_is_shown_again_and_not_repeated_unless_asked(

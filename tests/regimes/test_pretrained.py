@@ -4,10 +4,13 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from cli import run_here
 from runs import records
 from toy import save_toy_checkpoint, save_toy_language_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import mimicry
 from mimicry.reporting.run_record import RunRecord, read_record
 
 
@@ -73,6 +76,39 @@ def test_full_recovery_trains_every_parameter(
     assert trial.trained_parameters == record.data["parameters"]
 
 
+def test_the_student_of_a_run_generates_after_loading_its_adapters_merged_or_separate(
+    language_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = run(monkeypatch, tmp_path, *language_arguments, "attn=elu")
+    folder = records(tmp_path)[0].parent / record.artifacts["student"]
+    merged, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    assert not (folder / "adapter").exists()
+    # How adapters are saved changes no number: it is the same run.
+    again = run(monkeypatch, tmp_path, *language_arguments, "attn=elu", "adapters=separate", "rerun=true")
+    assert again.metrics == record.metrics
+    separate = AutoModelForCausalLM.from_pretrained(folder)
+    separate.load_adapter(folder / "adapter")
+    prompt = tokenizer("The", return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(merged(**prompt).logits, separate(**prompt).logits, atol=1e-5, rtol=0)
+    texts = [model.generate(**prompt, max_new_tokens=8, do_sample=False) for model in (merged, separate)]
+    assert torch.equal(*texts)
+    card = (folder / "README.md").read_text()
+    assert "PPL / token" in card
+    assert "AutoModelForCausalLM" in card
+    assert str(tmp_path) not in card
+
+
+def test_a_converted_model_is_refused_as_the_start_of_a_run(
+    language_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "tiny")
+    mimicry.convert(model, "elu").save_pretrained(tmp_path / "student")
+    with pytest.raises(SystemExit, match=r"model: it is converted already \(from tiny\), and a run converts softmax"):
+        run_here(monkeypatch, *language_arguments, f"model.path={tmp_path / 'student'}")
+    assert not records(tmp_path)
+
+
 def test_softmax_is_the_control_that_recovers_with_the_same_budget(
     language_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -104,6 +140,7 @@ def test_layers_that_are_not_chosen_keep_softmax(
         ("regime.layers=5-2", "layers must be ranges from low to high, got '5-2'"),
         ("regime.recover_with=none", "regime.recover_with must be Literal"),
         ("regime.lora.r=0", "lora.r must be >= 1, got 0"),
+        ("adapters=apart", "adapters must be merged or separate, got 'apart'"),
         ("model.max_length=65", "64 positions, got 65"),
         ("regime=finetuned", "model must be of a kind that the regime converts, text or image, got language"),
     ],

@@ -29,14 +29,14 @@ def load_variant(name: str) -> Callable[..., Attention]:
     """
     if name not in shipped_variants():
         raise ValueError(f"attn must be one of {', '.join(shipped_variants())}; got {name!r}")
-    factory: Callable[..., Attention] = _build(yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
+    factory: Callable[..., Attention] = build(yaml.safe_load((FOLDER / f"{name}.yaml").read_text(encoding="utf-8")))
     return factory
 
 
-def _build(node: Any) -> Any:
+def build(node: Any) -> Any:
     """The subset of Hydra's instantiate that variants use: `_target_` with `_partial_: true`, nested."""
     if not isinstance(node, dict) or "_target_" not in node:
         return node
-    options = {key: _build(value) for key, value in node.items() if not key.startswith("_")}
+    options = {key: build(value) for key, value in node.items() if not key.startswith("_")}
     module, _, attribute = node["_target_"].rpartition(".")
     return functools.partial(getattr(importlib.import_module(module), attribute), **options)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from mimicry import assets
-from mimicry.conversion.donor import KnownScores, check_head, check_weights, read_config
+from mimicry.conversion.donor import KnownScores, check_head, check_unconverted, check_weights, read_config
 from mimicry.conversion.site import adapter_of
 
 log = logging.getLogger(__name__)
@@ -62,6 +62,7 @@ class Checkpoint:
 
     def _check_config(self, config: Any) -> None:
         """Refuses architectures without a seam or a classifier of texts, and texts longer than the model's."""
+        check_unconverted(config)
         if hasattr(adapter_of(config), "SPECIAL_TOKENS"):
             raise ValueError(
                 f"model: {config.model_type!r} reads images; use mimicry.conversion.image_checkpoint.ImageCheckpoint"

@@ -5,15 +5,17 @@ import itertools
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from mimicry.attention import SoftmaxAttention
 from mimicry.attention.capture import attention_layers
 from mimicry.attention.shipped import load_variant
+from mimicry.conversion.converted import mark_converted
+from mimicry.conversion.fitting import fit
 from mimicry.conversion.layers import Variant, assign_layers
-from mimicry.conversion.seam import IMPLEMENTATION, attach, switch_on
+from mimicry.conversion.model_card import base_name
 from mimicry.conversion.site import find_sites
+from mimicry.conversion.spec import describe_layers
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -36,7 +38,8 @@ def convert(
             weights, `unshare` them first.
 
     Returns:
-        The converted copy, in the same train or eval mode. Dropout of attention weights is off in it.
+        The converted copy, in the same train or eval mode, still an instance of its class; see
+        `mimicry.conversion.converted` for what saving and loading it do. Dropout of attention weights is off in it.
 
     Raises:
         ValueError: unknown variant, bad layers, family without a seam, attention that a linear form cannot honour, or
@@ -47,15 +50,8 @@ def convert(
     variants = assign_layers(attn, layers, depth=len(find_sites(model)))
     factories = [load_variant(variant) if isinstance(variant, str) else variant for variant in variants]
     student = copy.deepcopy(model, _shared(model) if share_weights else {})
-    for site, factory in zip(find_sites(student), factories, strict=True):
-        attention = factory(dims=site.dims)
-        example = next(site.module.parameters())
-        # Maps are kept in at least float32: a learning rate of 1e-2 on bf16 weights loses most updates.
-        attention.to(device=example.device, dtype=torch.promote_types(example.dtype, torch.float32))
-        attention.train(site.module.training)
-        attach(site.module, attention)
-    switch_on(student)
-    _check_swapped(student)
+    fit(student, factories)
+    mark_converted(student, describe_layers(factories), base_name(model))
     return student
 
 
@@ -96,14 +92,3 @@ def _shared(model: nn.Module) -> dict[int, Any]:
 
 def _tensors(module: nn.Module) -> Iterator[Tensor]:
     return itertools.chain(module.parameters(), module.buffers())
-
-
-def _check_swapped(student: nn.Module) -> None:
-    """Refuses models that kept their own attention: the host library skips those it cannot, with a log line only."""
-    for site in find_sites(student):
-        host: Any = site.module
-        if host.config._attn_implementation != IMPLEMENTATION:
-            raise ValueError(
-                f"model: the host library does not swap the attention of {type(student).__name__}, a class defined in "
-                f"{type(student).__module__!r}; define it in an importable module"
-            )

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mimicry.registration import MODEL_TYPE
+
 log = logging.getLogger(__name__)
 
 
@@ -84,6 +86,17 @@ def read_config(option: str, source: str) -> dict[str, Any] | None:
     if not isinstance(config, dict):
         raise ValueError(f"{option}: {file} must hold a JSON object, got {type(config).__name__}")
     return {"model_type": None} | config
+
+
+def check_unconverted(config: Any) -> None:
+    """Refuses a model that is converted already: its weights were trained for the attention it has, not for softmax."""
+    entry = getattr(config, MODEL_TYPE, None)
+    if entry is not None:
+        base = entry.get("base") if isinstance(entry, dict) else None
+        raise ValueError(
+            f"model: it is converted already (from {base or 'a model of unknown name'}), and a run converts softmax "
+            "models; start from that one, or load this one with mimicry.load to train it further"
+        )
 
 
 def check_head(option: str, source: str, config: Any, num_labels: int, labels: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mimicry.conversion.donor import KnownScores, check_head, check_weights, read_config
+from mimicry.conversion.donor import KnownScores, check_head, check_unconverted, check_weights, read_config
 from mimicry.conversion.new_vit import build_vit, pair, vit_config
 from mimicry.conversion.site import adapter_of
 
@@ -139,6 +139,7 @@ class ImageCheckpoint:
 
 def check_family(config: Any) -> None:
     """Refuses architectures without a seam, and those that do not read images."""
+    check_unconverted(config)
     adapter = adapter_of(config)
     if not hasattr(adapter, "SPECIAL_TOKENS"):
         raise ValueError(f"model: {config.model_type!r} reads no images; use mimicry.conversion.checkpoint.Checkpoint")

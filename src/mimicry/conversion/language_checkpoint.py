@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from mimicry import assets
-from mimicry.conversion.donor import read_config
+from mimicry.conversion.donor import check_unconverted, read_config
 from mimicry.conversion.site import adapter_of
 from mimicry.conversion.unpacking import unpacked
 
@@ -56,7 +56,9 @@ class LanguageCheckpoint:
         config = read_config("model.path", self.path)
         if config is not None:
             # First, because the host library has no config class for some of the families that are refused here.
-            adapter_of(SimpleNamespace(**config))
+            plain = SimpleNamespace(**config)
+            check_unconverted(plain)
+            adapter_of(plain)
             self._read_config(_where(self.path))
 
     def load(self) -> tuple[Any, Any]:
@@ -122,6 +124,7 @@ def check_decoder(config: Any) -> None:
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as DECODERS
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as ENCODERS
 
+    check_unconverted(config)
     adapter_of(config)
     # Encoders can be built as decoders too, but were not trained as such.
     if config.model_type not in DECODERS or config.model_type in ENCODERS:

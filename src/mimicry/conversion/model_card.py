@@ -1,0 +1,120 @@
+"""The README.md beside a saved student: what it is, how to load it, and what is not known of it."""
+
+from pathlib import Path
+from typing import Any
+
+import transformers
+from huggingface_hub import ModelCardData
+
+from mimicry.conversion.adapter_files import FOLDER
+from mimicry.conversion.spec import variant_names
+
+CARD = "README.md"
+# How the hub calls what these models are for.
+PIPELINES = {
+    "AutoModelForCausalLM": "text-generation",
+    "AutoModelForSequenceClassification": "text-classification",
+    "AutoModelForImageClassification": "image-classification",
+}
+# What the host library writes in the card it makes up on the way to the hub.
+MADE_UP = "This model card has been automatically generated."
+
+_LOADING = """## Load it
+
+```python
+import mimicry
+{call}{adapter}
+```
+
+Without `import mimicry` the host library does not know the model's type and refuses to load it: run as softmax
+attention, these weights would be another model. No code is taken from this folder.
+"""
+
+
+_ADAPTER = f"""
+# What was trained beside the maps, in a file of its own: these weights are without it.
+model.load_adapter("this folder/{FOLDER}")"""
+
+
+def write_card(
+    model: Any, folder: Path, measured: str = "", base: str | None = None, licence: str | None = None
+) -> Path:
+    """Writes the card of a converted model, over one that is there.
+
+    Args:
+        model: as it is saved.
+        folder: with its files.
+        measured: Markdown on what it scores and where that is from.
+        base: the model it was made from, where its config does not say it well; a hub id is linked.
+        licence: of the base, as the hub abbreviates it; None says that it is not known.
+
+    Returns:
+        The path of the card.
+    """
+    path = folder / CARD
+    card = _card(model, folder, measured, base or model.config.mimicry["base"], licence)
+    path.write_text(card, encoding="utf-8")
+    return path
+
+
+def restore_card(model: Any, folder: Path) -> None:
+    """Puts the model's card where the host library has made one up; any other stays."""
+    path = folder / CARD
+    if path.is_file() and MADE_UP in path.read_text(encoding="utf-8"):
+        write_card(model, folder)
+
+
+def base_name(model: Any) -> str | None:
+    """What a model to be converted is called: a hub id, the last part of a path, or None."""
+    entry = getattr(model.config, "mimicry", None)
+    if entry is not None:
+        known: str | None = entry["base"]
+        return known
+    name = str(getattr(model, "name_or_path", ""))
+    is_hub_id = name.count("/") == 1 and not Path(name).exists() and not name.startswith((".", "/", "~"))
+    return name if is_hub_id else Path(name).name or None
+
+
+def _card(model: Any, folder: Path, measured: str, base: str | None, licence: str | None) -> str:
+    auto, names = _auto_class(model), variant_names(model.config.mimicry["attention"])
+    data = ModelCardData(
+        # The hub takes ids alone.
+        base_model=base if base and "/" in base else None,
+        library_name="mimicry",
+        license=licence or "unknown",
+        pipeline_tag=None if auto is None else PIPELINES[auto],
+        tags=sorted({"mimicry", "linear-attention", *(name for name in names.values() if " " not in name)}),
+    )
+    layers = "; ".join(f"`{name}` in layers {which}" for which, name in names.items())
+    known = base or f"a {model.config.model_type} model of unknown name"
+    parts = [
+        f"---\n{data.to_yaml()}\n---\n",
+        f"# {base or model.config.model_type}: {', '.join(names.values())} attention\n",
+        f"`{type(model).__name__}` made from {known} by swapping its attention: {layers}.\n",
+        measured,
+        _LOADING.format(call=_call(auto), adapter=_ADAPTER if (folder / FOLDER).is_dir() else ""),
+        _licence(known, licence),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _auto_class(model: Any) -> str | None:
+    """The Auto class that gives this kind of model, of those everybody knows."""
+    for name in PIPELINES:
+        heads = getattr(transformers, name)._model_mapping.get(type(model.config), ())
+        if type(model) in (heads if isinstance(heads, tuple) else (heads,)):
+            return name
+    return None
+
+
+def _call(auto: str | None) -> str:
+    where = '"this folder or repository"'
+    if auto is None:
+        return f"\nmodel = mimicry.load({where})"
+    return f"from transformers import {auto}\n\nmodel = {auto}.from_pretrained({where})"
+
+
+def _licence(base: str, licence: str | None) -> str:
+    if licence is not None:
+        return f"## Licence\n\nThat of {base}: {licence}.\n"
+    return f"## Licence\n\nThat of {base}, which is not recorded here: look it up before you share these weights.\n"

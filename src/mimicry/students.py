@@ -1,0 +1,50 @@
+"""The student of a run on disk: a folder that loads by itself, with what the run has measured in its card."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from safetensors.torch import save_model
+
+from mimicry.assets import ORIGINS
+from mimicry.conversion.converted import ConvertedModel
+from mimicry.conversion.model_card import write_card
+from mimicry.regimes.job import ConversionJob
+from mimicry.regimes.progress import discard
+from mimicry.reporting.model_card import measured_section
+from mimicry.reporting.run_record import RunRecord
+
+
+def save_student(
+    conversion: ConversionJob, record: RunRecord, adapters: Literal["merged", "separate"], folder: Path
+) -> Path:
+    """Writes weights, config, tokenizer or image processor, and the card, over what an earlier attempt has left.
+
+    A model that was trained from scratch has no config but the run's, which is in the record beside: its weights alone
+    are written.
+
+    Args:
+        conversion: finished.
+        record: of the run so far.
+        adapters: what becomes of low-rank adapters, where there are any; see `save_pretrained` of converted models.
+        folder: of the student.
+
+    Returns:
+        The folder.
+    """
+    student: Any = conversion.student
+    discard(folder)
+    folder.mkdir(parents=True)
+    if not isinstance(student, ConvertedModel):
+        save_model(student, str(folder / "model.safetensors"))
+        return folder
+    student.save_pretrained(folder, adapters=adapters if hasattr(student, "peft_config") else "merged")
+    conversion.processor.save_pretrained(folder)
+    base, licence = _origin(conversion.parts.checkpoint)
+    write_card(student, folder, measured_section(record), base, licence)
+    return folder
+
+
+def _origin(checkpoint: Any) -> tuple[str | None, str | None]:
+    """Hub id and licence of an embedded model; of others the config knows the name, and nobody the licence."""
+    source = getattr(checkpoint, "teacher", None) or checkpoint.path
+    return ORIGINS.get(str(source).removeprefix("asset:"), (None, None))

@@ -1,0 +1,157 @@
+"""What a saved student says of itself, here and on the way to the hub."""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from families import tiny_model
+from huggingface_hub import ModelCard
+
+import mimicry
+from mimicry.conversion.model_card import base_name, write_card
+
+
+def card(folder: Path) -> ModelCard:
+    return ModelCard.load(folder / "README.md")
+
+
+def test_a_student_is_saved_with_a_card_that_names_its_base_its_attention_and_how_to_load_it(tmp_path: Path) -> None:
+    model = tiny_model("llama")
+    model.name_or_path = "someone/tiny-llama"
+    mimicry.convert(model, "hedgehog", layers="0").save_pretrained(tmp_path)
+    found = card(tmp_path)
+    assert found.data.base_model == "someone/tiny-llama"
+    assert found.data.library_name == "mimicry"
+    assert found.data.pipeline_tag == "text-generation"
+    assert found.data.license == "unknown"
+    assert set(found.data.tags) == {"hedgehog", "linear-attention", "mimicry", "softmax"}
+    assert "`hedgehog` in layers 0; `softmax` in layers 1" in found.text
+    assert "look it up before you share these weights" in found.text
+    assert 'AutoModelForCausalLM.from_pretrained("this folder or repository")' in found.text
+
+
+def test_the_loading_lines_of_a_card_work(tmp_path: Path) -> None:
+    for family in ("bert", "vit", "llama"):
+        mimicry.convert(tiny_model(family), "elu").save_pretrained(tmp_path / family)
+        code = card(tmp_path / family).text.split("```python\n")[1].split("```")[0]
+        names: dict[str, object] = {}
+        exec(code.replace("this folder or repository", str(tmp_path / family)), names)
+        assert type(names["model"]).__module__ == "mimicry.conversion.converted"
+
+
+def test_a_card_that_is_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("mine")
+    mimicry.convert(tiny_model("bert"), "elu").save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_a_known_licence_and_what_was_measured_stand_in_the_card(tmp_path: Path) -> None:
+    student = mimicry.convert(tiny_model("bert"), "elu")
+    write_card(student, tmp_path, measured="## Measured\n\nmuch\n", base="a/b", licence="apache-2.0")
+    found = card(tmp_path)
+    assert (found.data.license, found.data.base_model) == ("apache-2.0", "a/b")
+    assert "That of a/b: apache-2.0." in found.text
+    assert "## Measured\n\nmuch\n" in found.text
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("someone/model", "someone/model"),
+        ("/home/me/models/mine", "mine"),
+        ("./models/mine", "mine"),
+        ("models/of/mine", "mine"),
+        ("gpt2", "gpt2"),
+        ("", None),
+    ],
+)
+def test_of_a_path_only_the_name_is_told(name: str, expected: str | None) -> None:
+    model = tiny_model("bert")
+    model.name_or_path = name
+    assert base_name(model) == expected
+    # A student of a student is made from the same.
+    again = mimicry.convert(mimicry.convert(model, "elu"), "relu")
+    assert base_name(again) == expected
+
+
+class Hub(BaseHTTPRequestHandler):
+    """As much of the hub's interface as an upload takes; keeps the files of the one commit."""
+
+    files: dict[str, bytes]
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path == "/api/repos/create":
+            self.answer(200, {"url": f"http://{self.headers['Host']}/someone/student"})
+        elif self.path == "/api/validate-yaml":
+            self.answer(200, {"errors": [], "warnings": []})
+        elif "/preupload/" in self.path:
+            asked = json.loads(body)["files"]
+            kinds = [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in asked]
+            self.answer(200, {"files": kinds})
+        elif "/commit/" in self.path:
+            lines = [json.loads(line) for line in body.splitlines()]
+            values = [line["value"] for line in lines if line["key"] == "file"]
+            Hub.files = {value["path"]: base64.b64decode(value["content"]) for value in values}
+            self.answer(200, {"commitUrl": f"http://{self.headers['Host']}/someone/student/commit/1", "commitOid": "1"})
+        else:
+            self.answer(404, {})
+
+    def do_GET(self) -> None:
+        self.answer(404, {}, code="EntryNotFound")
+
+    def do_HEAD(self) -> None:
+        self.do_GET()
+
+    def answer(self, status: int, plain: object, code: str | None = None) -> None:
+        text = json.dumps(plain).encode()
+        self.send_response(status)
+        if code is not None:
+            self.send_header("X-Error-Code", code)
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(text)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: the test reads what was sent."""
+
+
+@pytest.fixture
+def hub() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+
+
+PUSH = """
+import sys
+import mimicry
+mimicry.load(sys.argv[1]).push_to_hub("someone/student", token="hf_none")
+"""
+
+
+def test_a_student_is_pushed_to_the_hub_with_its_card(hub: str, tmp_path: Path) -> None:
+    mimicry.convert(tiny_model("bert"), "hedgehog").save_pretrained(tmp_path)
+    settings = {
+        "HF_ENDPOINT": hub,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(tmp_path / "cache"),
+    }
+    env = os.environ | settings | {"PYTHONPATH": str(Path(mimicry.__file__).parents[1])}
+    command = [sys.executable, "-c", PUSH, str(tmp_path)]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr
+    assert set(Hub.files) == {"README.md", "config.json", "model.safetensors"}
+    assert Hub.files["README.md"] == (tmp_path / "README.md").read_bytes()
+    assert json.loads(Hub.files["config.json"])["model_type"] == "mimicry"
+    assert Hub.files["model.safetensors"] == (tmp_path / "model.safetensors").read_bytes()
