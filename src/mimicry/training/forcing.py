@@ -58,7 +58,9 @@ def forced_layer(
 
     def add(name: str, weight: float, piece: Scalar) -> None:
         terms[name] = terms.get(name, torch.zeros_like(piece)) + piece.detach()
-        found = torch.autograd.grad(weight * piece, parameters, allow_unused=True)
+        # Training steps end before they go backward; we are still inside one, where autocast would round gradients.
+        with torch.autocast(piece.device.type, enabled=False):
+            found = torch.autograd.grad(weight * piece, parameters, allow_unused=True)
         for total, gradient in zip(gradients, found, strict=True):
             if gradient is not None:
                 total += gradient

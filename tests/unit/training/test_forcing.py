@@ -135,3 +135,21 @@ def test_parameters_that_do_not_train_get_no_gradient() -> None:
     module.training_step(batch_of("bert"), 0).backward()
     assert first.query_map.projection.bias.grad is None
     assert first.query_map.projection.weight.grad is not None
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["stored", "streamed"])
+@pytest.mark.parametrize("family", ["bert", "llama"])
+def test_autocast_rounds_neither_losses_nor_gradients_of_states_in_float32(
+    family: str, streamed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forcing, "STREAMED_TOKENS", 1 if streamed else 10**9)
+    _, teacher, student = distilling(family)
+    with torch.no_grad(), capture(teacher) as captured:
+        teacher(**batch_of(family))
+    for name, layer in attention_layers(student).items():
+        given = attention_layers(teacher)[name], layer, captured[name], DistillationObjectives(output=1.0)
+        expected = forced_layer(*given)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            actual = forced_layer(*given)
+        torch.testing.assert_close(actual.terms, expected.terms, rtol=1e-6, atol=0)
+        torch.testing.assert_close(actual.gradients, expected.gradients, rtol=1e-5, atol=1e-8)

@@ -1,7 +1,9 @@
 """Objectives under which the student runs as a whole: hidden states and predictions."""
 
+from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,13 +11,19 @@ from distilling import EVERY_OBJECTIVE, batch_of, distilling
 from families import tiny_model
 from memory import LargestTensor
 from torch import Tensor, nn
+from torch.optim import AdamW
 
 import mimicry
 from mimicry.attention import softmax
 from mimicry.attention.capture import attention_layers
 from mimicry.conversion.seam import ATTRIBUTE
+from mimicry.data.batches import ResumableLoader
+from mimicry.data.sampler import LengthBucketSampler
 from mimicry.objectives import DistillationObjectives
 from mimicry.training import forcing
+from mimicry.training.distillation import DistillationModule
+from mimicry.training.optimization import warmup_schedule
+from mimicry.training.resuming import StageCheckpoint
 
 FAMILIES = pytest.mark.parametrize("family", ["bert", "llama"])
 
@@ -195,6 +203,29 @@ def test_no_cache_of_keys_and_values_is_filled(monkeypatch: pytest.MonkeyPatch) 
         model.register_forward_hook(lambda _, __, outputs: said.append(outputs.past_key_values))
     module.training_step(batch_of("llama"), 0)
     assert said == [None, None]
+
+
+@pytest.mark.filterwarnings("ignore:.*does not have many workers", "ignore:.*smaller than the logging interval")
+@pytest.mark.filterwarnings("ignore:.*in eval mode at the start", "ignore:.*isinstance.treespec:FutureWarning")
+def test_a_checkpoint_of_a_student_that_shares_its_teachers_weights_holds_maps_alone(tmp_path: Path) -> None:
+    teacher = mimicry.canonicalise(tiny_model("llama")).requires_grad_(False)
+    student = mimicry.convert(teacher, "hedgehog", share_weights=True)
+    module = DistillationModule(teacher, student, AdamW, warmup_schedule, 1e-2, EVERY_OBJECTIVE["all"])
+    rows = [{name: value[0] for name, value in batch_of("llama").items()}] * 4
+    loader = ResumableLoader(rows, batch_size=2, sampler=LengthBucketSampler([12] * 4, 2, 0))
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[StageCheckpoint(tmp_path, 1e-9, 0, loader)],
+    )
+    trainer.fit(module, loader)
+    kept = torch.load(tmp_path / "last.ckpt", weights_only=False)["state_dict"]
+    assert kept
+    buffers = {name for name, _ in module.named_buffers(remove_duplicate=False)}
+    assert all(name.startswith("students.") or ATTRIBUTE in name or name in buffers for name in kept)
 
 
 @FAMILIES
