@@ -40,7 +40,7 @@ def imitation_terms(
     mask = None if mask is None else mask.to(torch.bool)
     terms: dict[str, Scalar] = {}
     if objectives.hidden > 0:
-        # The first are the embeddings, before any attention.
+        # The first are the embeddings, before any attention; most decoders give the last after their final norm.
         pairs = list(zip(taught.hidden_states[1:], said.hidden_states[1:], strict=True))
         terms["hidden"] = torch.stack([relative_error(theirs, ours, mask) for theirs, ours in pairs]).mean()
     if objectives.logits > 0:

@@ -20,7 +20,6 @@ from mimicry.conversion.seam import ATTRIBUTE
 from mimicry.data.batches import ResumableLoader
 from mimicry.data.sampler import LengthBucketSampler
 from mimicry.objectives import DistillationObjectives
-from mimicry.training import forcing
 from mimicry.training.distillation import DistillationModule
 from mimicry.training.optimization import warmup_schedule
 from mimicry.training.resuming import StageCheckpoint
@@ -266,4 +265,3 @@ def test_teacher_forcing_alone_does_not_hold_the_student() -> None:
     assert module.student is None
     assert not module.frozen
     assert all(p.requires_grad for p in student.parameters())
-    assert forcing.STREAMED_TOKENS == 128
