@@ -6,7 +6,10 @@ from mimicry.shapes import KeyMask, PerQuery, Weights
 
 
 def check_rows(name: str, weights: Weights, key_mask: KeyMask | None) -> Weights:
-    """The weights in at least float32 with masked keys at zero; ValueError unless every row is a distribution."""
+    """The weights in at least float32 with masked keys at zero; ValueError unless every row is a distribution.
+
+    Rows of zeros pass: they are those of queries that see no key, such as padding before a text.
+    """
     weights = weights.to(torch.promote_types(weights.dtype, torch.float32))
     if key_mask is not None:
         weights = weights.masked_fill(~key_mask[:, None, None, :], 0.0)
@@ -14,7 +17,8 @@ def check_rows(name: str, weights: Weights, key_mask: KeyMask | None) -> Weights
         return weights
     if float(weights.detach().min()) < 0:
         raise ValueError(f"{name} must be non-negative, got {float(weights.detach().min()):.3g}")
-    worst = float((weights.detach().sum(dim=-1) - 1.0).abs().max())
+    sums = weights.detach().sum(dim=-1)
+    worst = float((sums - 1.0).masked_fill(sums == 0, 0.0).abs().max())
     # `not <=` so that NaN is refused too.
     if not worst <= 1e-4:
         raise ValueError(f"{name} must sum to 1 over visible keys within 1e-4 in every row, off by {worst:.3g}")

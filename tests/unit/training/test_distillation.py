@@ -3,7 +3,7 @@ import functools
 
 import pytest
 import torch
-from families import padded_batch, tiny_model
+from families import left_padded_batch, padded_batch, tiny_model
 from torch.optim import AdamW, Optimizer
 
 import mimicry
@@ -249,6 +249,18 @@ def test_the_summary_weighs_every_real_query_the_same_however_it_is_batched() ->
     assert split.kl == pytest.approx(whole.kl, rel=1e-5)
     assert split.student_entropy == pytest.approx(whole.student_entropy, rel=1e-5)
     assert split.teacher_entropy == pytest.approx(whole.teacher_entropy, rel=1e-5)
+
+
+def test_padding_before_a_text_that_sees_no_key_does_not_enter_the_summary() -> None:
+    teacher = mimicry.canonicalise(tiny_model("llama"))
+    student, batch = mimicry.convert(teacher, "elu"), left_padded_batch(rows=2)
+    batch = {name: value[1:] for name, value in batch.items()}
+    whole = summarise_attention(teacher, student, [batch])
+    cut = summarise_attention(teacher, student, [{name: value[:, 4:] for name, value in batch.items()}])
+    assert batch["attention_mask"][0].tolist() == [0] * 4 + [1] * 8
+    assert whole.kl == pytest.approx(cut.kl, rel=1e-4)
+    assert whole.teacher_entropy == pytest.approx(cut.teacher_entropy, rel=1e-4)
+    assert whole.student_entropy == pytest.approx(cut.student_entropy, rel=1e-4)
 
 
 def test_a_teacher_against_itself_has_no_divergence() -> None:
