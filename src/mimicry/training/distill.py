@@ -1,9 +1,7 @@
 """Distillation in one call: what `mimicry.distill` does."""
 
 import functools
-import logging
 import time
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from mimicry.conversion import canonicalise
 from mimicry.objectives import DistillationObjectives
 from mimicry.training.distillation import DistillationModule
 from mimicry.training.optimization import warmup_schedule
-from mimicry.training.progress import StageProgressBar
+from mimicry.training.progress import StageProgressBar, quietly
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 PRECISIONS = get_args(Precision)
@@ -89,7 +87,7 @@ def distill(
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     batches, ends = _sized(dataloader), _Ends()
-    with _as_found(student, teacher), _quiet():
+    with _as_found(student, teacher), quietly():
         module = DistillationModule(
             _canonical(teacher),
             student,
@@ -195,20 +193,3 @@ def _as_found(student: nn.Module, teacher: nn.Module) -> Iterator[None]:
             part.training = training
         for parameter, required in trains.items():
             parameter.requires_grad_(required)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Inside the block Lightning reports what is wrong, and not what is there or might be faster."""
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            for message in ("does not have many workers", "smaller than the logging interval", "in eval mode at the"):
-                warnings.filterwarnings("ignore", message=f".*{message}.*")
-            # Lightning 2.6 under torch 2.13.
-            warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*", category=FutureWarning)
-            yield
-    finally:
-        log.setLevel(level)

@@ -1,5 +1,9 @@
-"""Progress bars that name their stage."""
+"""Progress bars that name their stage, and the quiet around them."""
 
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning as L
@@ -25,3 +29,20 @@ class StageProgressBar(RichProgressBar):
         # The logger's version number tells a reader nothing.
         metrics.pop("v_num", None)
         return metrics
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Inside the block Lightning reports what is wrong, and not what is there or might be faster."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in ("does not have many workers", "smaller than the logging interval", "in eval mode at the"):
+                warnings.filterwarnings("ignore", message=f".*{message}.*")
+            # Lightning 2.6 under torch 2.13.
+            warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*", category=FutureWarning)
+            yield
+    finally:
+        log.setLevel(level)
