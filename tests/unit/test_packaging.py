@@ -26,7 +26,10 @@ torch.manual_seed(0)
 config = BertConfig(vocab_size=50, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
 converted = mimicry.convert(BertModel(config).eval(), "hedgehog")
 tokens = torch.randint(0, 50, (2, 7))
-assert converted(tokens).last_hidden_state.isfinite().all()
+expected = converted(tokens).last_hidden_state
+assert expected.isfinite().all()
+converted.save_pretrained("student")
+assert torch.equal(mimicry.load("student")(tokens).last_hidden_state, expected)
 print(mimicry.__file__)
 """
 

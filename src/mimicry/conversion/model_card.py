@@ -36,24 +36,20 @@ _ADAPTER = f"""
 model.load_adapter("this folder/{FOLDER}")"""
 
 
-def write_card(
-    model: Any, folder: Path, measured: str = "", base: str | None = None, licence: str | None = None
-) -> Path:
+def write_card(model: Any, folder: Path, measured: str = "", licence: str | None = None) -> Path:
     """Writes the card of a converted model, over one that is there.
 
     Args:
         model: as it is saved.
         folder: with its files.
         measured: Markdown on what it scores and where that is from.
-        base: the model it was made from, where its config does not say it well; a hub id is linked.
         licence: of the base, as the hub abbreviates it; None says that it is not known.
 
     Returns:
         The path of the card.
     """
     path = folder / CARD
-    card = _card(model, folder, measured, base or model.config.mimicry["base"], licence)
-    path.write_text(card, encoding="utf-8")
+    path.write_text(_card(model, folder, measured, licence), encoding="utf-8")
     return path
 
 
@@ -75,7 +71,8 @@ def base_name(model: Any) -> str | None:
     return name if is_hub_id else Path(name).name or None
 
 
-def _card(model: Any, folder: Path, measured: str, base: str | None, licence: str | None) -> str:
+def _card(model: Any, folder: Path, measured: str, licence: str | None) -> str:
+    base = model.config.mimicry["base"]
     auto, names = _auto_class(model), variant_names(model.config.mimicry["attention"])
     data = ModelCardData(
         # The hub takes ids alone.

@@ -134,7 +134,7 @@ def _without_adapters(model: nn.Module, state: dict[str, Tensor], merge: bool) -
             for key in [key for key in state if key.startswith(f"{name}.")]:
                 del state[key]
             # A copy of one layer at a time: merging in place would round the weights in use.
-            layer = copy.deepcopy(module)
+            layer = module if merge == module.merged else copy.deepcopy(module)
             if merge and not layer.merged:
                 layer.merge()
             elif layer.merged and not merge:

@@ -53,8 +53,9 @@ def test_a_card_that_is_there_stays(tmp_path: Path) -> None:
 
 
 def test_a_known_licence_and_what_was_measured_stand_in_the_card(tmp_path: Path) -> None:
-    student = mimicry.convert(tiny_model("bert"), "elu")
-    write_card(student, tmp_path, measured="## Measured\n\nmuch\n", base="a/b", licence="apache-2.0")
+    model = tiny_model("bert")
+    model.name_or_path = "a/b"
+    write_card(mimicry.convert(model, "elu"), tmp_path, measured="## Measured\n\nmuch\n", licence="apache-2.0")
     found = card(tmp_path)
     assert (found.data.license, found.data.base_model) == ("apache-2.0", "a/b")
     assert "That of a/b: apache-2.0." in found.text
