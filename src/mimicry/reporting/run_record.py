@@ -21,6 +21,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Literal
 
 from mimicry.reporting.schema import from_plain, to_plain
+from mimicry.reporting.series import Curve, HeadGrid
 
 SCHEMA_VERSION = 1
 RECORD_NAME = "record.json"
@@ -98,6 +99,7 @@ class RunRecord:
     """Everything one run leaves behind; `config` is resolved, `started_at` is UTC in ISO 8601.
 
     `reason` says in one line why a failed run failed. `artifacts` maps names to paths relative to the record's folder.
+    `heads` and `curves` are empty where no analysis was asked for, and in records from before there were any.
     `commit` and `dirty` are None outside a git repository, `peak_memory_bytes` where the system does not tell.
     """
 
@@ -122,6 +124,8 @@ class RunRecord:
     started_at: str
     artifacts: dict[str, str]
     trials: tuple[TrialRecord, ...] = ()
+    heads: tuple[HeadGrid, ...] = ()
+    curves: tuple[Curve, ...] = ()
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:
