@@ -26,7 +26,7 @@ def run_here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
         log.handlers, log.propagate = before
 
 
-def run_outside(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_outside(*arguments: str, timeout: float = 120, **environment: str) -> subprocess.CompletedProcess[str]:
     """Runs `python run.py ARGUMENTS` in a process of its own."""
     return subprocess.run(
         [sys.executable, "run.py", *arguments],
@@ -34,6 +34,6 @@ def run_outside(*arguments: str, **environment: str) -> subprocess.CompletedProc
         env=os.environ | environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=timeout,
         check=False,
     )

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from mimicry.assets import AssetError
+from mimicry.ranks import is_main_process
 
 log = logging.getLogger("mimicry")
 
@@ -80,9 +81,10 @@ def run(config: DictConfig) -> float | None:
         from mimicry.execution import run_and_record
 
         record = run_and_record(build, plain, identity, fingerprint, folder)
-    from mimicry.reporting.console import show
+    if is_main_process():
+        from mimicry.reporting.console import show
 
-    show(record, folder)
+        show(record, folder)
     return record.value(record.stages[-1].stage, record.score_names()[0])
 
 

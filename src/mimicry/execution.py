@@ -14,6 +14,7 @@ import transformers
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from mimicry.assets import cache_root
+from mimicry.ranks import is_main_process
 from mimicry.recording import blank_record, with_state
 from mimicry.regimes.job import ConversionJob
 from mimicry.regimes.parts import Parts
@@ -94,6 +95,8 @@ def run_and_record(
 
 
 def _write(record: RunRecord, folder: Path) -> None:
+    if not is_main_process():
+        return
     if record.status == "failed" and finished_record(folder) is not None:
         log.warning("This run failed (%s); the finished record of an earlier one is kept.", record.reason)
     else:
@@ -120,7 +123,7 @@ def _run(
         tags=(record.attn, record.model, record.task),
         config=record.config,
     )
-    with wandb_run(job, folder, tracking.mode) as run:
+    with wandb_run(job, folder, tracking.mode if is_main_process() else "disabled") as run:
         trainer = functools.partial(_trainer, build, plain, run, folder)
         key = {name: plain[name] for name in TEACHER_KEYS} | {"teach": plain["regime"].get("teach")}
         conversion = ConversionJob(
@@ -137,6 +140,8 @@ def _run(
             keep(record)
             scores = ", ".join(f"{score.name} {score.value:.4f}" for score in result.scores)
             log.info("%s: %s", result.state.replace("_", " "), scores)
+        if not is_main_process():
+            return
         maps = conversion.attention_maps()
         whose = "attention" if maps.teacher is None else "attention of teacher and student"
         title = f"{record.attn} on {record.task}: {whose}"
@@ -175,6 +180,8 @@ def _trainer(
         default_root_dir=folder,
         # Ours is among the callbacks; measuring needs none.
         enable_checkpointing=any(isinstance(callback, StageCheckpoint) for callback in callbacks),
+        # Our loaders deal every process its share of training batches, and every row to measure on.
+        use_distributed_sampler=False,
     )
     return trainer
 
@@ -193,5 +200,10 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", message=".*defined a `validation_step` but have no `val_dataloader`.*")
     # An interrupted attempt has left its checkpoint there, from which this one goes on.
     warnings.filterwarnings("ignore", message="Checkpoint directory .* exists and is not empty.")
+    # Every process measures all rows: there is nothing to bring together, and no row counts twice.
+    warnings.filterwarnings("ignore", message=".*when logging on epoch level in distributed setting.*")
+    warnings.filterwarnings("ignore", message=".*it is recommended to use `Trainer\\(devices=1.*")
+    if not is_main_process():
+        logging.getLogger("mimicry").setLevel(logging.WARNING)
     # Lightning 2.6 under torch 2.13.
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*", category=FutureWarning)

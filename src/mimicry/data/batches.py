@@ -1,9 +1,10 @@
 """From rows to batches: encoded once, then dealt out by each stage in its own batch size and order."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import torch.distributed
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
@@ -54,12 +55,37 @@ class Encoder(Protocol):
         """What stands at each position of a row, for figures."""
 
 
+class Share:
+    """Makes batches of the rows that fall to this process, where several train together; of all rows where one does.
+
+    A loader's batch is that of all processes, so that steps, epochs and places in the data do not depend on their
+    number. A batch with fewer rows than processes goes to each of them whole.
+
+    Args:
+        collate: makes a batch of rows.
+    """
+
+    def __init__(self, collate: Callable[[Sequence[Any]], dict[str, Tensor]]) -> None:
+        self.collate = collate
+        self.rank, self.processes = 0, 1
+
+    def meet(self) -> None:
+        """Looks which process this is: known once training has begun."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            self.rank, self.processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+    def __call__(self, rows: Sequence[Any]) -> dict[str, Tensor]:
+        return self.collate(rows[self.rank :: self.processes] if len(rows) >= self.processes else rows)
+
+
 class ResumableLoader(DataLoader):
     """A loader over a `LengthBucketSampler` that tells how much of a pass it has dealt, and can go on from there."""
 
     dealt = 0
 
     def __iter__(self) -> Iterator[Any]:
+        if isinstance(self.collate_fn, Share):
+            self.collate_fn.meet()
         self.dealt = getattr(self.sampler, "skip", 0) // (self.batch_size or 1)
         for batch in super().__iter__():
             self.dealt += 1
@@ -104,7 +130,7 @@ class TaskBatches:
 
         Args:
             stage: `distill` takes the rows for distillation, any other those to train on.
-            batch_size: rows of a batch, >= 1.
+            batch_size: rows of a batch, >= 1, over all processes that train together.
             max_rows: deal out this many rows, drawn by the seed, >= 1; None deals out all.
 
         Raises:
@@ -117,7 +143,8 @@ class TaskBatches:
         chosen = draw_indices(len(rows), max_rows, self.seed)
         lengths = self.encoder.lengths(rows)
         sampler = LengthBucketSampler([lengths[index] for index in chosen], batch_size, self.seed)
-        return ResumableLoader(Subset(rows, chosen), batch_size, sampler=sampler, **self._options())
+        options = self._options() | {"collate_fn": Share(self.encoder.collate)}
+        return ResumableLoader(Subset(rows, chosen), batch_size, sampler=sampler, **options)
 
     def measuring(self, rows: Rows) -> DataLoader:
         """Every one of `rows` once, shortest first.

@@ -11,6 +11,7 @@ from pathlib import Path
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from mimicry.ranks import is_main_process
 from mimicry.regimes.selection import Trial
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,12 @@ def is_kept(folder: Path) -> bool:
 
 
 def keep(folder: Path, model: nn.Module, trials: tuple[Trial, ...]) -> None:
-    """Writes a trained model and how it was trained; a concurrent or killed run never leaves half of it."""
+    """Writes a trained model and how it was trained; a concurrent or killed run never leaves half of it.
+
+    Of processes that train together the main one writes for all.
+    """
+    if not is_main_process():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps([asdict(trial) for trial in trials])
     _write(folder / WEIGHTS, lambda to: save_model(model, str(to)))
@@ -41,8 +47,9 @@ def take(folder: Path, model: nn.Module) -> tuple[Trial, ...]:
 
 
 def discard(folder: Path) -> None:
-    """Removes what a finished run needs no more."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Removes what a finished run needs no more; left to the main process of those that train together."""
+    if is_main_process():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(path: Path, save: Callable[[Path], object]) -> None:

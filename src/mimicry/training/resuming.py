@@ -15,6 +15,8 @@ from mimicry.training.metrics import higher_is_better
 
 # Seeds times this plus the step never meet in a stage of any length.
 STEPS_PER_SEED = 1_000_003
+# Beyond any seed in use.
+STEPS_PER_PROCESS = STEPS_PER_SEED**2
 
 
 class StageCheckpoint(ModelCheckpoint):
@@ -61,7 +63,8 @@ class StageCheckpoint(ModelCheckpoint):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        torch.manual_seed(self.seed * STEPS_PER_SEED + trainer.global_step)
+        # Processes that train together draw different dropout for their different rows.
+        torch.manual_seed(self.seed * STEPS_PER_SEED + trainer.global_step + STEPS_PER_PROCESS * trainer.global_rank)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)

@@ -5,6 +5,7 @@ from typing import Any
 
 import lightning as L
 import torch
+import torch.distributed
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
@@ -73,8 +74,16 @@ class TaskModule(L.LightningModule):
 
 
 def refuse_divergence(loss: Tensor, stage: str, step: int) -> None:
-    """Raises FloatingPointError when the loss is no longer finite: everything after it would be noise."""
-    if not torch.isfinite(loss):
+    """Raises FloatingPointError when the loss is no longer finite: everything after it would be noise.
+
+    Processes that train together raise together: one that went on would wait for the others for ever.
+    """
+    finite = torch.isfinite(loss).all()
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        everywhere = finite.int()
+        torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MIN)
+        finite = everywhere.bool()
+    if not finite:
         raise FloatingPointError(
             f"{stage}: loss is {loss.item()} at step {step}; lower regime.{stage}.learning_rate or change attn"
         )

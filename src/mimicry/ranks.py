@@ -1,0 +1,15 @@
+"""Which of several processes this is, where one run uses several devices."""
+
+import os
+
+
+def is_main_process() -> bool:
+    """Whether this process writes the run's files and talks to the user; the others only compute alongside.
+
+    Read from what torchrun, Slurm or Lightning's own launcher have set, because it must be known before any of them
+    has made the processes meet.
+    """
+    for rank in ("RANK", "SLURM_PROCID"):
+        if rank in os.environ:
+            return os.environ[rank] == "0"
+    return os.environ.get("LOCAL_RANK", "0") == os.environ.get("NODE_RANK", "0") == "0"
