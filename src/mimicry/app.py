@@ -80,7 +80,9 @@ def run(config: DictConfig) -> float | None:
         # Imports torch, lightning and transformers: late, so that refusals and finished runs need not wait for them.
         from mimicry.execution import run_and_record
 
-        record = run_and_record(build, plain, identity, fingerprint, folder)
+        groups = {group: choice for group, choice in choices.items() if choice and not group.startswith("hydra/")}
+        command = {"choices": groups, "overrides": tuple(HydraConfig.get().overrides.task)}
+        record = run_and_record(build, plain, identity | command, fingerprint, folder)
     if is_main_process():
         from mimicry.reporting.console import show
 

@@ -40,14 +40,14 @@ PROGRESS = "progress"
 
 
 def run_and_record(
-    build: Callable[..., Any], plain: dict[str, Any], identity: dict[str, str], fingerprint: str, folder: Path
+    build: Callable[..., Any], plain: dict[str, Any], identity: dict[str, Any], fingerprint: str, folder: Path
 ) -> RunRecord:
     """Checks, runs and records one job.
 
     Args:
         build: makes an object of a plain config with `_target_` (Hydra's instantiate).
         plain: the resolved config.
-        identity: regime, model, task and attn, as they name the run's folder.
+        identity: regime, model, task and attn, as they name the run's folder; what was chosen on the command line.
         fingerprint: of the config.
         folder: the run's own; made when the checks have passed.
 

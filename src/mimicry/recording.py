@@ -22,7 +22,7 @@ from mimicry.reporting.series import Curve
 from mimicry.training.metrics import UNITS
 
 
-def blank_record(plain: dict[str, Any], identity: dict[str, str], fingerprint: str) -> RunRecord:
+def blank_record(plain: dict[str, Any], identity: dict[str, Any], fingerprint: str) -> RunRecord:
     """A record of a run that has not begun: what is known before, and failed until it is finished."""
     commit, dirty = git_state(Path(__file__).parent)
     return RunRecord(

@@ -106,6 +106,8 @@ class RunRecord:
 
     `reason` says in one line why a failed run failed. `artifacts` maps names to paths relative to the record's folder.
     `heads` and `curves` are empty where no analysis was asked for, and in records from before there were any.
+    `choices` are the options chosen in the configuration's groups, `experiments` among them, and `overrides` what the
+    command line said: together the command; None in records from before they were kept.
     `commit` and `dirty` are None outside a git repository, `peak_memory_bytes` where the system does not tell.
     """
 
@@ -132,6 +134,8 @@ class RunRecord:
     trials: tuple[TrialRecord, ...] = ()
     heads: tuple[HeadGrid, ...] = ()
     curves: tuple[Curve, ...] = ()
+    choices: dict[str, str] | None = None
+    overrides: tuple[str, ...] | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 import math
 from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def to_plain(value: Any) -> Any:
@@ -42,7 +42,8 @@ def from_plain(declared: Any, value: Any, field: str) -> Any:
     if is_dataclass(declared):
         return _dataclass_from_plain(declared, value, field)
     origin, arguments = get_origin(declared), get_args(declared)
-    if origin is UnionType:
+    # Of a Literal and None Python makes the older kind of union.
+    if origin in (UnionType, Union):
         inner = next(option for option in arguments if option is not NoneType)
         return None if value is None else from_plain(inner, value, field)
     if origin is Literal:
