@@ -81,7 +81,9 @@ def run(config: DictConfig) -> float | None:
         from mimicry.execution import run_and_record
 
         groups = {group: choice for group, choice in choices.items() if choice and not group.startswith("hydra/")}
-        command = {"choices": groups, "overrides": tuple(HydraConfig.get().overrides.task)}
+        # Where results lie is this machine's matter.
+        overrides = tuple(word for word in HydraConfig.get().overrides.task if not word.startswith("paths."))
+        command = {"choices": groups, "overrides": overrides}
         record = run_and_record(build, plain, identity | command, fingerprint, folder)
     if is_main_process():
         from mimicry.reporting.console import show

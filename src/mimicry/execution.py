@@ -19,6 +19,7 @@ from mimicry.recording import blank_record, with_state
 from mimicry.regimes.job import ConversionJob
 from mimicry.regimes.parts import Parts
 from mimicry.regimes.progress import discard
+from mimicry.reporting.curves import training_curves
 from mimicry.reporting.plots import attention_maps_figure
 from mimicry.reporting.provenance import peak_memory_bytes
 from mimicry.reporting.run_record import (
@@ -89,7 +90,8 @@ def run_and_record(
         keep(replace(record, reason="interrupted" if stopped else failure_reason(error)))
         raise
     finally:
-        keep(replace(record, wall_s=time.perf_counter() - began, peak_memory_bytes=peak_memory_bytes()))
+        curves = (*record.curves, *training_curves(folder / "curves", record.trials))
+        keep(replace(record, curves=curves, wall_s=time.perf_counter() - began, peak_memory_bytes=peak_memory_bytes()))
         _write(record, folder)
     return record
 

@@ -39,6 +39,13 @@ def test_the_main_job_teaches_distils_recovers_and_records(
     assert "paths" not in record.config
     assert (path.parent / record.artifacts["figure"]).read_bytes().startswith(b"\x89PNG")
     assert sorted(p.parent.name for p in path.parent.rglob("metrics.csv")) == ["distill", "recover", "teach"]
+    assert {curve.stage: curve.name for curve in record.curves if curve.name.endswith("loss")} == {
+        "teacher": "teach/loss",
+        "distilled": "distill/loss",
+        "recovered": "recover/loss",
+    }
+    assert (record.choices["regime"], record.choices["attn"]) == ("finetuned", "hedgehog")
+    assert record.overrides[:2] == ("regime=finetuned", "attn=hedgehog")
     shown = capsys.readouterr().out
     assert "hedgehog on sst2" in shown
     assert "recovered" in shown

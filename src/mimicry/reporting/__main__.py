@@ -1,30 +1,81 @@
-"""Print the comparison tables of a results folder: `python -m mimicry.reporting results/runs`."""
+"""Collate run records: `python -m mimicry.reporting results`.
+
+Every folder with collected records (`records.jsonl`) gets its tables, figure, verdicts and provenance anew; tables of
+these and of single records, such as those below `results/runs`, are printed.
+"""
 
 import argparse
 import logging
 import sys
 from pathlib import Path
 
-from mimicry.reporting.comparison import comparison_tables, read_records, save_collection
+from mimicry.reporting.collation import (
+    collection,
+    read_collections,
+    read_records,
+    read_single_records,
+    save_records,
+    write_tables,
+)
+from mimicry.reporting.comparison import all_sheets
+from mimicry.reporting.published import published_sheets
+from mimicry.reporting.sheets import Sheet
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Write one Markdown table per regime, model and task to standard output; 1 when there is no record."""
-    parser = argparse.ArgumentParser(prog="python -m mimicry.reporting", description=__doc__)
-    parser.add_argument("root", type=Path, help="folder with run records, at any depth")
-    parser.add_argument("--save", type=Path, metavar="DIR", help="also write the records and tables there, to commit")
-    parser.add_argument("--score", metavar="NAME", help="such as val/f1; by default each task's primary metric")
-    options = parser.parse_args(arguments)
-    root = options.root
+    """Write tables to files and to standard output; 1 when there is no record, or a target cannot be read."""
     logging.basicConfig(format="%(levelname)s %(message)s")
-    records = read_records(root)
-    if not records:
-        logging.getLogger(__name__).error("root must hold a readable run record, found none below %s", root)
+    options = _parser().parse_args(arguments)
+    try:
+        sections = _collate(options)
+    except ValueError as error:
+        logging.getLogger(__name__).error("%s", error)
         return 1
-    if options.save is not None:
-        save_collection(records, options.save, options.score)
-    sys.stdout.write(comparison_tables(records, options.score))
+    if not any(sections.values()):
+        roots = ", ".join(map(str, options.roots))
+        logging.getLogger(__name__).error("root must hold a readable run record, found none below %s", roots)
+        return 1
+    for name, sheets in sections.items():
+        text = "\n".join(sheet.latex() if options.latex else sheet.markdown() for sheet in sheets)
+        # A single set of records needs no heading.
+        heading = "% " if options.latex else "# "
+        sys.stdout.write(f"{heading}{name}\n\n{text}\n" if len(sections) > 1 else text)
     return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m mimicry.reporting", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    results = [Path("results")]
+    parser.add_argument("roots", type=Path, nargs="*", default=results, help="folders with records; default: results")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="collect all records found in DIR, to commit")
+    parser.add_argument("--score", metavar="NAME", help="such as val/f1; by default each task's primary metric")
+    parser.add_argument("--latex", action="store_true", help="print LaTeX instead of Markdown")
+    parser.add_argument(
+        "--experiments", type=Path, default=Path("experiments"), metavar="DIR", help="where <id>.yaml states targets"
+    )
+    return parser
+
+
+def _collate(options: argparse.Namespace) -> dict[str, list[Sheet]]:
+    """Writes what there is to write; the sheets to print, by the name of their records."""
+    if options.save is not None:
+        records = [record for root in options.roots for record in read_records(root)]
+        if records:
+            save_records(records, options.save)
+        found = [collection(records, options.save, options.experiments)] if records else []
+        single = {}
+    else:
+        found = [kept for root in options.roots for kept in read_collections(root, options.experiments)]
+        single = {path: record for root in options.roots for path, record in read_single_records(root).items()}
+    sections = {}
+    for kept in found:
+        write_tables(kept, options.score)
+        sections[kept.name] = [*all_sheets(kept.records, options.score), *published_sheets(kept.verdicts)]
+    if single:
+        sections["single records"] = all_sheets(list(single.values()), options.score)
+    return sections
 
 
 if __name__ == "__main__":

@@ -1,59 +1,23 @@
 """Attention variants side by side, from run records on disk."""
 
 import json
-import logging
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-from mimicry.reporting.run_record import (
-    COLLECTION_NAME,
-    CONVERSION,
-    ENTROPY,
-    KL,
-    RECORD_NAME,
-    ModelState,
-    RunRecord,
-    parse_record,
-    states_of,
-)
-from mimicry.reporting.schema import to_plain
-from mimicry.reporting.settings import settings_markdown
-from mimicry.reporting.summary import summary_tables
-from mimicry.reporting.tables import STATE_LABELS, decimals, fraction_of_teacher, markdown_table, metric_heading, shown
-from mimicry.reporting.variants import final_state, finished, mean_and_std, variants
-
-_log = logging.getLogger(__name__)
+from mimicry.reporting.run_record import CONVERSION, ENTROPY, KL, ModelState, RunRecord, states_of
+from mimicry.reporting.settings import settings_sheets
+from mimicry.reporting.sheets import Sheet
+from mimicry.reporting.summary import summary_sheets
+from mimicry.reporting.tables import STATE_LABELS, decimals, fraction_of_teacher, metric_heading, shown
+from mimicry.reporting.variants import final_state, finished, mean_and_interval, variants
 
 
-def read_records(root: Path) -> list[RunRecord]:
-    """Every readable record below `root`, single or collected, sorted by path; a broken one is warned about."""
-    records = []
-    for path in sorted([*root.rglob(RECORD_NAME), *root.rglob(COLLECTION_NAME)]):
-        lines = path.read_bytes().splitlines() if path.name == COLLECTION_NAME else [path.read_bytes()]
-        for position, line in enumerate(lines, 1):
-            where = f"{path}:{position}" if path.name == COLLECTION_NAME else str(path)
-            try:
-                records.append(parse_record(line, where))
-            except ValueError as error:
-                _log.warning("ignoring a broken run record: %s", error)
-    return records
-
-
-def save_collection(records: Sequence[RunRecord], folder: Path, score: str | None = None) -> None:
-    """Writes records and their tables into one folder to commit: `records.jsonl` and `table.md`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(to_plain(record), sort_keys=True, ensure_ascii=False) for record in records]
-    (folder / COLLECTION_NAME).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    (folder / "table.md").write_text(comparison_tables(records, score), encoding="utf-8")
-
-
-def comparison_tables(records: Sequence[RunRecord], score: str | None = None) -> str:
-    """Markdown: for each regime, model, task and data one table of results and one of settings; then all tasks."""
-    groups = group_records(records).values()
-    tables = [f"{comparison_markdown(group, score)}\n{settings_markdown(group)}" for group in groups]
-    return "\n".join([*tables, *summary_tables(list(groups), score)])
+def all_sheets(records: Sequence[RunRecord], score: str | None = None) -> list[Sheet]:
+    """For each regime, model, task and data one sheet of results and one of settings; then all tasks."""
+    groups = list(group_records(records).values())
+    results = [sheet for group in groups for sheet in (comparison_sheet(group, score), *settings_sheets(group))]
+    return [*results, *summary_sheets(groups, score)]
 
 
 def group_records(records: Sequence[RunRecord]) -> dict[tuple[str, ...], list[RunRecord]]:
@@ -72,8 +36,8 @@ def _data_key(record: RunRecord) -> str:
     return json.dumps([record.data.get("fingerprint"), record.data.get("rows")], sort_keys=True)
 
 
-def comparison_markdown(records: Sequence[RunRecord], score: str | None = None) -> str:
-    """One row per attention variant, mean ± sample standard deviation over seeds; failed runs leave gaps.
+def comparison_sheet(records: Sequence[RunRecord], score: str | None = None) -> Sheet:
+    """One row per attention variant, mean ± 95 % interval over seeds; failed runs leave gaps.
 
     Args:
         records: all of one regime, model, task and data, at least one.
@@ -104,11 +68,11 @@ def comparison_markdown(records: Sequence[RunRecord], score: str | None = None) 
         done = finished(runs)
         seeds = str(len(done)) if len(done) == len(runs) else f"{len(done)} of {len(runs)}"
         lines.append([name, seeds, *_measured_cells(done, primary, further, final)])
-    title = f"**{regime} · {model} · {task}** · {heading}, mean ± standard deviation over seeds"
+    about = f"{heading}, mean ± 95 % interval over seeds"
     # Rows whose maps saw another corpus say so themselves; the line is for what all have in common.
     usual_first = sorted(finished(records), key=lambda record: record.data.get("maps_corpus") is not None)
     data = next((_data_line(record.data) for record in usual_first), "Data: no run finished.")
-    return f"{title}\n\n{data}\n\n{markdown_table(lines)}"
+    return Sheet(f"{regime} · {model} · {task}", about, lines, data)
 
 
 def _measured_cells(runs: Sequence[RunRecord], primary: str, further: Sequence[str], final: ModelState) -> list[str]:
@@ -116,18 +80,18 @@ def _measured_cells(runs: Sequence[RunRecord], primary: str, further: Sequence[s
         return fraction_of_teacher(primary, run.value(final, primary), run.value("teacher", primary))
 
     def score(name: str, state: ModelState) -> str:
-        return mean_and_std(runs, lambda run: shown(name, run.value(state, name)), decimals(name))
+        return mean_and_interval(runs, lambda run: shown(name, run.value(state, name)), decimals(name))
 
-    entropy = mean_and_std(runs, lambda run: run.value(final, ENTROPY), 3)
+    entropy = mean_and_interval(runs, lambda run: run.value(final, ENTROPY), 3)
     others = [score(name, final) for name in further]
     if final == "trained":
         return [score(primary, final), *others, entropy]
     return [
         *(score(primary, state) for state in CONVERSION),
-        mean_and_std(runs, kept, 1, 100.0),
+        mean_and_interval(runs, kept, 1, 100.0),
         *others,
-        mean_and_std(runs, lambda run: run.value(final, KL), 3),
-        mean_and_std(runs, lambda run: run.value("teacher", ENTROPY), 3),
+        mean_and_interval(runs, lambda run: run.value(final, KL), 3),
+        mean_and_interval(runs, lambda run: run.value("teacher", ENTROPY), 3),
         entropy,
     ]
 

@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from mimicry.reporting.run_record import ModelState, RunRecord, TrialRecord
-from mimicry.reporting.tables import GAP, markdown_table
-from mimicry.reporting.variants import finished, mean_and_std, variants
+from mimicry.reporting.sheets import Sheet
+from mimicry.reporting.tables import GAP
+from mimicry.reporting.variants import finished, mean_and_interval, variants
 
 STAGES: dict[ModelState, str] = {"teacher": "teach", "distilled": "distill", "recovered": "recover", "trained": "train"}
 HEADER = [
@@ -14,16 +15,20 @@ HEADER = [
 ]
 
 
-def settings_markdown(records: Sequence[RunRecord]) -> str:
-    """One row per variant and trained stage; the teacher, shared by all variants, comes once and first."""
+def settings_sheets(records: Sequence[RunRecord]) -> list[Sheet]:
+    """One row per variant and trained stage; the teacher, shared by all variants, comes once and first.
+
+    No sheet where no run has finished.
+    """
     lines = [HEADER]
     trained = finished(records)
     if not trained:
-        return ""
+        return []
     for label, runs in {"all": trained, **variants(trained)}.items():
         states: list[ModelState] = ["teacher"] if label == "all" else ["distilled", "recovered", "trained"]
         lines += [_cells(label, state, runs) for state in states if any(_trials(run, state) for run in runs)]
-    return f"Settings, chosen on held-out training rows where there was a choice, and costs:\n\n{markdown_table(lines)}"
+    about = "Settings, chosen on held-out training rows where there was a choice, and costs:"
+    return [Sheet("", about, lines)]
 
 
 def _trials(record: RunRecord, state: ModelState) -> list[TrialRecord]:
@@ -41,7 +46,7 @@ def _cells(label: str, state: ModelState, runs: Sequence[RunRecord]) -> list[str
         return next((trial for trial in _trials(run, state) if trial.chosen), None)
 
     def of_winner(name: str, decimals: int = 0) -> str:
-        return mean_and_std(runs, lambda run: getattr(winner(run), name, None), decimals)
+        return mean_and_interval(runs, lambda run: getattr(winner(run), name, None), decimals)
 
     return [
         label,
@@ -50,7 +55,7 @@ def _cells(label: str, state: ModelState, runs: Sequence[RunRecord]) -> list[str
         GAP if len(among) < 2 else ", ".join(among),
         of_winner("steps"),
         of_winner("wall_s"),
-        GAP if len(among) < 2 else mean_and_std(runs, lambda run: sum(t.wall_s for t in _trials(run, state)), 0),
+        GAP if len(among) < 2 else mean_and_interval(runs, lambda run: sum(t.wall_s for t in _trials(run, state)), 0),
         of_winner("tokens_per_s"),
     ]
 

@@ -4,15 +4,17 @@ import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from mimicry.reporting.intervals import interval
 from mimicry.reporting.run_record import ModelState, RunRecord
-from mimicry.reporting.tables import GAP, PERPLEXITIES, STATE_LABELS, markdown_table, number
-from mimicry.reporting.variants import final_state, finished, variants
+from mimicry.reporting.sheets import Sheet
+from mimicry.reporting.tables import GAP, PERPLEXITIES, STATE_LABELS, number
+from mimicry.reporting.variants import final_state, finished, interval_cell, variants
 
 Runs = list[RunRecord]
 
 
-def summary_tables(groups: Iterable[Runs], score: str | None = None) -> list[str]:
-    """One Markdown table for each regime and model with at least two tasks; none otherwise.
+def summary_sheets(groups: Iterable[Runs], score: str | None = None) -> list[Sheet]:
+    """One sheet for each regime and model with at least two tasks; none otherwise.
 
     Args:
         groups: the records of each task.
@@ -26,7 +28,7 @@ def summary_tables(groups: Iterable[Runs], score: str | None = None) -> list[str
     return [_summary(f"{' · '.join(key)} · all tasks", tasks, score) for key, tasks in models.items() if len(tasks) > 1]
 
 
-def _summary(title: str, tasks: Sequence[Runs], score: str | None) -> str:
+def _summary(title: str, tasks: Sequence[Runs], score: str | None) -> Sheet:
     metrics = [score or group[0].score_names()[0] for group in tasks]
     final = max(
         (final_state(group, name) for group, name in zip(tasks, metrics, strict=True)), key=list(STATE_LABELS).index
@@ -45,8 +47,10 @@ def _summary(title: str, tasks: Sequence[Runs], score: str | None) -> str:
         }
         shares = [_shares(means[state], means["teacher"]) for state in (final, "no_train")]
         lines.append([label, *cells, _spread(means[final]), *map(_spread, shares), str(len(seeds))])
-    about = f"{STATE_LABELS[final]}; percent, mean over seeds; mean and share over the seeds that have every task"
-    return f"**{title}** · {about}\n\n{markdown_table(lines)}"
+    about = (
+        f"{STATE_LABELS[final]}; percent, mean over seeds; mean and share ± 95 % over the seeds that have every task"
+    )
+    return Sheet(title, about, lines)
 
 
 def _task_mean(runs: Sequence[Runs], metrics: Sequence[str], seed: int, state: ModelState) -> float | None:
@@ -75,5 +79,4 @@ def _spread(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
         return GAP
-    cell = number(statistics.fmean(known), 1, 100.0)
-    return f"{cell} ± {number(statistics.stdev(known), 1, 100.0)}" if len(known) > 1 else cell
+    return interval_cell(interval(known), 1, 100.0)

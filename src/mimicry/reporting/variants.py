@@ -1,10 +1,10 @@
 """Which records may be averaged, and what a row of a table is called."""
 
-import statistics
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
+from mimicry.reporting.intervals import Interval, interval
 from mimicry.reporting.run_record import ModelState, RunRecord, config_fingerprint, states_of
 from mimicry.reporting.tables import GAP, number
 
@@ -20,7 +20,7 @@ def variants(records: Sequence[RunRecord], apart_from: Collection[str] = ("seed"
     """Records by row label. A mean over runs that differ in more than the seed would say nothing about seeds.
 
     Runs of one attention whose configs differ get rows of their own, named by the options in which they deviate from
-    what most of them have, such as `hedgehog (tie_maps=True)`.
+    what most of them have, such as `hedgehog (tie_maps=True)`. Where as many have one value as another, both are named.
 
     Args:
         records: of one table.
@@ -36,13 +36,15 @@ def variants(records: Sequence[RunRecord], apart_from: Collection[str] = ("seed"
             for fingerprint, runs in by_config.items()
         }
         names = sorted({name for values in options.values() for name in values})
-        usual = {name: Counter(repr(values.get(name)) for values in options.values()).most_common(1) for name in names}
+        usual = {
+            name: _usual([options[key].get(name) for key, runs in by_config.items() for _ in runs]) for name in names
+        }
         for fingerprint, runs in by_config.items():
             values = options[fingerprint]
             told = [
                 f"{_short(name)}={values[name]}"
                 for name in names
-                if name in values and repr(values[name]) != usual[name][0][0]
+                if name in values and repr(values[name]) != usual[name]
             ]
             label = f"{attn} ({', '.join(told)})" if told else attn
             rows[f"{label} ({fingerprint[:6]})" if label in rows else label] = runs
@@ -59,17 +61,21 @@ def final_state(records: Sequence[RunRecord], primary: str) -> ModelState:
     return states[-1]
 
 
-def mean_and_std(
+def mean_and_interval(
     runs: Sequence[RunRecord], measure: Callable[[RunRecord], float | None], decimals: int, scale: float = 1.0
 ) -> str:
     """Over the runs that have the value; their number is named when it is not all of them."""
-    values = [value for value in map(measure, runs) if value is not None]
+    values = [float(value) for value in map(measure, runs) if value is not None]
     if not values:
         return GAP
-    cell = number(statistics.fmean(values), decimals, scale)
-    if len(values) > 1:
-        cell += f" ± {number(statistics.stdev(values), decimals, scale)}"
+    cell = interval_cell(interval(values), decimals, scale)
     return cell if len(values) == len(runs) else f"{cell} (n={len(values)})"
+
+
+def interval_cell(of: Interval, decimals: int, scale: float = 1.0) -> str:
+    """Mean ± half the width of its interval, which a single value does not have."""
+    mean = number(of.mean, decimals, scale)
+    return mean if of.half is None else f"{mean} ± {number(of.half, decimals, scale)}"
 
 
 def _without(config: Mapping[str, Any], parts: Collection[str]) -> dict[str, Any]:
@@ -80,6 +86,12 @@ def _with_corpus_by_name(config: dict[str, Any], runs: Sequence[RunRecord]) -> d
     """The config with the corpus of its maps by name, not as the options of its loader; as it is if none is known."""
     names = [corpus["name"] for run in runs if (corpus := run.data.get("maps_corpus"))]
     return {**config, "maps_corpus": names[0]} if names else config
+
+
+def _usual(values: Sequence[Any]) -> str | None:
+    """What most runs have, as text; None where no value is ahead."""
+    (first, count), *others = Counter(map(repr, values)).most_common(2)
+    return None if others and others[0][1] == count else first
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -95,7 +95,9 @@ def _judge_cell(target: Target, regime: str, model: str, records: Sequence[RunRe
     place = {"regime": regime, "model": model, "tasks": tuple(tasks)}
     for name, row, known in zip(names, chosen, values, strict=True):
         if not row:
-            return _not_run(target, f"no finished run of {name}", **place)
+            several = any(runs[0].attn == name for runs in rows.values())
+            about = f"runs of {name} differ in more than the seed" if several else f"no finished run of {name}"
+            return _not_run(target, about, **place)
         if not known:
             return _not_run(target, f"{target.quantity} was not measured for {name}, {target.stage}", **place)
     if target.value is not None:

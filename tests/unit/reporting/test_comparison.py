@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from mimicry.reporting.__main__ import main
-from mimicry.reporting.comparison import comparison_markdown, group_records, read_records
+from mimicry.reporting.collation import read_records
+from mimicry.reporting.comparison import comparison_sheet, group_records
 from mimicry.reporting.run_record import ModelState, RunRecord, run_folder, write_record
-from mimicry.reporting.settings import settings_markdown
-from mimicry.reporting.summary import summary_tables
+from mimicry.reporting.settings import settings_sheets
+from mimicry.reporting.summary import summary_sheets
 
 MakeRecord = Callable[..., RunRecord]
 SCORES: dict[ModelState, float] = {"teacher": 0.80, "no_train": 0.50, "distilled": 0.72, "recovered": 0.76}
@@ -28,33 +29,33 @@ def test_seeds_are_averaged_and_a_failed_one_is_left_out(make_record: MakeRecord
     ]
     for record in records:
         write_record(record, run_folder(tmp_path, "finetuned", "m", "t", record.attn, record.seed, "f"))
-    markdown = comparison_markdown(read_records(tmp_path))
-    assert markdown.startswith("**finetuned · minilm · movie_reviews** · accuracy (%), mean ± standard deviation")
+    markdown = comparison_sheet(read_records(tmp_path)).markdown()
+    assert markdown.startswith("**finetuned · minilm · movie_reviews** · accuracy (%), mean ± 95 % interval")
     hedgehog = [
         "hedgehog",
         "2 of 3",
         "80.0 ± 0.0",
         "50.0 ± 0.0",
         "72.0 ± 0.0",
-        "78.0 ± 2.8",
-        "97.5 ± 3.5",
-        "78.0 ± 2.8",
+        "78.0 ± 25.4",
+        "97.5 ± 31.8",
+        "78.0 ± 25.4",
     ]
     assert cells(markdown, "hedgehog") == [*hedgehog, "0.125 ± 0.000", "1.250 ± 0.000", "1.500 ± 0.000"]
     assert cells(markdown, "t2r") == ["t2r", "0 of 1", *["–"] * 9]
 
 
-def test_one_seed_has_no_deviation(make_record: MakeRecord) -> None:
-    assert cells(comparison_markdown([make_record()]), "hedgehog")[1:4] == ["1", "80.0", "50.0"]
+def test_one_seed_has_no_interval(make_record: MakeRecord) -> None:
+    assert cells(comparison_sheet([make_record()]).markdown(), "hedgehog")[1:4] == ["1", "80.0", "50.0"]
 
 
 def test_a_value_that_some_seeds_lack_names_how_many_have_it(make_record: MakeRecord) -> None:
     records = [make_record(seed=0), make_record(seed=1, scores={"teacher": 0.8})]
-    assert cells(comparison_markdown(records), "hedgehog")[5] == "76.0 (n=1)"
+    assert cells(comparison_sheet(records).markdown(), "hedgehog")[5] == "76.0 (n=1)"
 
 
 def test_without_recovery_the_distilled_student_is_compared(make_record: MakeRecord) -> None:
-    markdown = comparison_markdown([make_record(scores={"teacher": 0.8, "distilled": 0.72})])
+    markdown = comparison_sheet([make_record(scores={"teacher": 0.8, "distilled": 0.72})]).markdown()
     assert "% of teacher, distilled" in markdown
     assert cells(markdown, "hedgehog")[5:7] == ["–", "90.0"]
 
@@ -69,7 +70,11 @@ def test_runs_that_differ_in_more_than_the_seed_get_rows_named_by_what_differs(m
         make_record(seed=0, config=config(0, tie_maps=True)),
         make_record(seed=0, config=config(0, bias=False)),
     ]
-    rows = [line.split("|")[1:3] for line in comparison_markdown(records).splitlines() if line.startswith("| hedgehog")]
+    rows = [
+        line.split("|")[1:3]
+        for line in comparison_sheet(records).markdown().splitlines()
+        if line.startswith("| hedgehog")
+    ]
     assert {label.strip(): seeds.strip() for label, seeds in rows} == {
         "hedgehog": "2",
         "hedgehog (tie_maps=True)": "1",
@@ -77,30 +82,36 @@ def test_runs_that_differ_in_more_than_the_seed_get_rows_named_by_what_differs(m
     }
 
 
+def test_where_no_setting_is_the_usual_one_all_are_named(make_record: MakeRecord) -> None:
+    lines = comparison_sheet([make_record(config={"epochs": epochs}) for epochs in (0, 4)]).lines
+    assert [line[0] for line in lines[1:]] == ["hedgehog (epochs=0)", "hedgehog (epochs=4)"]
+
+
 def test_a_row_whose_maps_saw_another_corpus_names_the_corpus(make_record: MakeRecord) -> None:
     here = [make_record(seed=seed, config={"maps_corpus": None}) for seed in (0, 1)]
     corpus = {"name": "movie_reviews", "source": "reviews.tsv", "fingerprint": "e" * 64, "rows": 9}
     loader = {"_target_": "mimicry.data.movie_reviews.MovieReviews", "max_train_rows": None}
     elsewhere = make_record(config={"maps_corpus": loader}, data=here[0].data | {"maps_corpus": corpus})
-    table = comparison_markdown([*here, elsewhere])
+    table = comparison_sheet([*here, elsewhere]).markdown()
     assert cells(table, "hedgehog |")[1] == "2"
     assert cells(table, "hedgehog (maps_corpus=movie_reviews) |")[1] == "1"
 
 
 def test_the_data_of_a_table_stands_under_its_title_and_other_data_get_another_table(make_record: MakeRecord) -> None:
     record = make_record()
-    line = comparison_markdown([record]).splitlines()[2]
+    line = comparison_sheet([record]).markdown().splitlines()[2]
     assert line.startswith(
         "Data: train 900 of 2,000 (reviews.tsv), held out 100 (training rows, to choose settings on)"
     )
     assert line.endswith("validation 50 (dev.tsv); fingerprint ffffffffffff.")
     lacking = make_record(data=record.data | {"fingerprint": "e" * 64, "missing": ["validation_mismatched (no file)"]})
-    assert "; missing: validation_mismatched (no file)." in comparison_markdown([lacking])
+    assert "; missing: validation_mismatched (no file)." in comparison_sheet([lacking]).markdown()
     assert len(group_records([record, lacking])) == 2
 
 
 def test_the_settings_that_won_and_their_costs_stand_beside_the_scores(make_record: MakeRecord) -> None:
-    lines = settings_markdown([make_record(seed=0), make_record(seed=1, attn="elu")]).splitlines()[2:]
+    (sheet,) = settings_sheets([make_record(seed=0), make_record(seed=1, attn="elu")])
+    lines = sheet.markdown().splitlines()[2:]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
     assert rows[2] == ["all", "teach", "1 at 0.0002 (2)", "–", "100 ± 0", "12 ± 0", "–", "2000 ± 0"]
     among = "1 at 0.0001, 2 at 0.0001"
@@ -116,10 +127,11 @@ def test_all_tasks_of_a_model_are_summed_up_as_the_paper_does(make_record: MakeR
         [run("a", 0, 0.8, 0.8), run("a", 1, 0.8, 0.6)],
         [run("b", 0, 0.4, 0.2), run("b", 1, 0.4, 0.4), run("b", 2, 0.4, 0.0)],
     ]
-    (table,) = summary_tables(groups)
+    (sheet,) = summary_sheets(groups)
+    table = sheet.markdown()
     # Row mean over teacher mean: (0.8 + 0.2) / (0.8 + 0.4), not the mean of 100 and 50 percent; seed 2 lacks a task.
     assert cells(table, "hedgehog") == ["hedgehog", "70.0", "20.0", "50.0 ± 0.0", "83.3 ± 0.0", "50.0 ± 0.0", "2"]
-    assert summary_tables(groups[:1]) == []
+    assert summary_sheets(groups[:1]) == []
 
 
 def test_a_mean_over_tasks_does_not_mix_settings(make_record: MakeRecord) -> None:
@@ -128,14 +140,15 @@ def test_a_mean_over_tasks_does_not_mix_settings(make_record: MakeRecord) -> Non
 
     # Each task has one kind of run, and alone would call it hedgehog.
     groups = [[run("a", 0), run("a", 1)], [run("b", 0, decay=0.5)], [run("c", 0), run("c", 1)]]
-    (table,) = summary_tables(groups)
+    (sheet,) = summary_sheets(groups)
+    table = sheet.markdown()
     assert cells(table, "hedgehog")[1:5] == ["76.0", "–", "76.0", "–"]
     assert cells(table, "hedgehog (decay=0.5)")[1:4] == ["–", "76.0", "–"]
 
 
 def test_records_of_several_tasks_do_not_share_a_table(make_record: MakeRecord) -> None:
     with pytest.raises(ValueError, match="records must share one regime, model, task and data"):
-        comparison_markdown([make_record(), make_record(task="other")])
+        comparison_sheet([make_record(), make_record(task="other")]).markdown()
 
 
 def test_the_command_prints_one_table_per_task_and_skips_broken_files(

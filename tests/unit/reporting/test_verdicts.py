@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import scipy.stats
 
-from mimicry.reporting.comparison import read_records
+from mimicry.reporting.collation import read_records
 from mimicry.reporting.intervals import interval
 from mimicry.reporting.run_record import Measurement, ModelState, RunRecord
 from mimicry.reporting.series import HeadGrid
@@ -122,6 +122,8 @@ def test_a_row_with_options_is_named_as_in_the_table(runs: Callable[..., list[Ru
     assert only(judge(valued(80.0, 0.1), records)).status == "reproduced"
     tied = only(judge(valued(60.0, 0.1, attn="hedgehog (tie_maps=True)"), records))
     assert tied.status == "reproduced"
+    unclear = only(judge(valued(80.0, 0.1), records[1:]))
+    assert (unclear.status, unclear.about) == ("not run at this scale", "runs of hedgehog differ in more than the seed")
 
 
 def test_nats_and_perplexities_and_values_per_head_are_judged_in_their_units(make_record: MakeRecord) -> None:
