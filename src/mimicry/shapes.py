@@ -2,8 +2,8 @@
 
 Axes: b batch, h heads, n queries, m keys, d head dim, e value dim, f features, c chunks, l tokens of a chunk, w hidden
 size of a model, o its classes or vocabulary, v a decoder's vocabulary, r pairs of features that rotate together, p
-sinks; t and s heads of the teacher's and the student's keys, where groups of query heads share them. Masks are True
-where a key may be attended to.
+sinks; t and s heads of the teacher's and the student's keys, where groups of query heads share them; i what was
+measured of each head. Masks are True where a key may be attended to.
 """
 
 from jaxtyping import Bool, Float, Int
@@ -27,6 +27,11 @@ Scores = Float[Tensor, "b h n m"]
 Weights = Float[Tensor, "b h n m"]
 LogWeights = Float[Tensor, "b h n m"]
 PerQuery = Float[Tensor, "b h n"]
+RowValues = Float[Tensor, "*rows m"]
+RowVisible = Bool[Tensor, "*#rows m"]
+PerRow = Float[Tensor, "*rows"]
+HeadItems = Float[Tensor, "h i"]
+PerHead = Float[Tensor, " h"]
 Visible = Bool[Tensor, "#b 1 #n m"]
 KeyMask = Bool[Tensor, "b m"]
 SinkPositions = Int[Tensor, "b p"]

@@ -2,7 +2,7 @@
 
 import torch
 
-from mimicry.shapes import KeyMask, PerQuery, Weights
+from mimicry.shapes import KeyMask, PerQuery, Visible, Weights
 
 
 def check_rows(name: str, weights: Weights, key_mask: KeyMask | None) -> Weights:
@@ -42,3 +42,21 @@ def attention_entropy(weights: Weights, key_mask: KeyMask | None = None) -> PerQ
     """
     weights = check_rows("weights", weights, key_mask)
     return -torch.special.xlogy(weights, weights).sum(dim=-1)
+
+
+def normalised_entropy(weights: Weights, visible: Visible) -> PerQuery:
+    """Entropy as a share of the largest possible one, H(a) / log(number of visible keys): lengths compare.
+
+    Args:
+        weights: non-negative, rows sum to 1 over the visible keys.
+        visible: keys that each query may attend to.
+
+    Returns:
+        Between 0 (one-hot) and 1 (uniform); NaN for queries that see fewer than two keys, which have nothing to choose.
+
+    Raises:
+        ValueError: if a weight is negative or a row does not sum to 1 within 1e-4.
+    """
+    entropy = attention_entropy(weights)
+    seen = visible.sum(dim=-1).to(entropy.dtype)
+    return torch.where(seen > 1, entropy / seen.clamp(min=2).log(), torch.nan)
