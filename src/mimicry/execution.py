@@ -15,11 +15,12 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from mimicry.assets import cache_root
 from mimicry.ranks import is_main_process
-from mimicry.recording import blank_record, with_state
+from mimicry.recording import blank_record, with_state, with_tables
 from mimicry.regimes.job import ConversionJob
 from mimicry.regimes.parts import Parts
 from mimicry.regimes.progress import discard
-from mimicry.reporting.curves import training_curves
+from mimicry.reporting.attention_maps import write_attention_maps
+from mimicry.reporting.attention_report import FOLDER, AttentionTables, write_attention_report
 from mimicry.reporting.plots import attention_maps_figure
 from mimicry.reporting.provenance import peak_memory_bytes
 from mimicry.reporting.run_record import (
@@ -28,6 +29,7 @@ from mimicry.reporting.run_record import (
     finished_record,
     write_record,
 )
+from mimicry.reporting.tracked_analysis import log_analysis
 from mimicry.reporting.tracking import TrackedJob, Tracking, log_outcome, run_directory, wandb_run
 from mimicry.students import save_student
 from mimicry.training.resuming import StageCheckpoint
@@ -90,8 +92,7 @@ def run_and_record(
         keep(replace(record, reason="interrupted" if stopped else failure_reason(error)))
         raise
     finally:
-        curves = (*record.curves, *training_curves(folder / "curves", record.trials))
-        keep(replace(record, curves=curves, wall_s=time.perf_counter() - began, peak_memory_bytes=peak_memory_bytes()))
+        keep(replace(record, wall_s=time.perf_counter() - began, peak_memory_bytes=peak_memory_bytes()))
         _write(record, folder)
     return record
 
@@ -137,8 +138,9 @@ def _run(
             progress=folder / PROGRESS,
             checkpoint_minutes=float(plain["checkpoint_minutes"]),
         )
+        tables = AttentionTables()
         for result in conversion.run():
-            record = with_state(record, result)
+            record, tables = with_state(record, result), with_tables(tables, result)
             keep(record)
             scores = ", ".join(f"{score.name} {score.value:.4f}" for score in result.scores)
             log.info("%s: %s", result.state.replace("_", " "), scores)
@@ -147,8 +149,12 @@ def _run(
         maps = conversion.attention_maps()
         whose = "attention" if maps.teacher is None else "attention of teacher and student"
         title = f"{record.attn} on {record.task}: {whose}"
-        figure = attention_maps_figure(maps.teacher, maps.student, maps.tokens, title, folder / "attention_maps.png")
-        record = replace(record, artifacts={"figure": figure.name}, data=conversion.data_summary())
+        drawn = (maps.teacher, maps.student, maps.tokens, title, folder / "attention_maps.png")
+        figure = attention_maps_figure(*drawn, difference=parts.analysis.full is not None)
+        weights = write_attention_maps(maps.teacher, maps.student, maps.tokens, folder)
+        written = {} if parts.analysis.full is None else write_attention_report(record, tables, folder)
+        artifacts = {"figure": figure.name, "attention maps": weights.name} | ({"analysis": FOLDER} if written else {})
+        record = replace(record, artifacts=artifacts, data=conversion.data_summary())
         student = save_student(conversion, record, plain["adapters"], folder / "student")
         artifacts = record.artifacts | {"student": student.name}
         directory = run_directory(run)
@@ -157,6 +163,7 @@ def _run(
         record = replace(record, artifacts=artifacts)
         keep(record)
         log_outcome(run, record, figure)
+        log_analysis(run, record, written)
 
 
 def _trainer(

@@ -1,5 +1,7 @@
 """What a run measures, put into its record."""
 
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 from mimicry.regimes.runner import StateResult
 from mimicry.regimes.selection import Trial
+from mimicry.reporting.attention_report import AttentionTables
 from mimicry.reporting.provenance import git_state, hardware, package_versions
 from mimicry.reporting.run_record import (
     ENTROPY,
@@ -18,7 +21,8 @@ from mimicry.reporting.run_record import (
     StageTime,
     TrialRecord,
 )
-from mimicry.reporting.series import Curve
+from mimicry.reporting.series import Curve, HeadGrid
+from mimicry.training.attention_statistics import CurveNumbers, HeadNumbers
 from mimicry.training.metrics import UNITS
 
 
@@ -59,7 +63,7 @@ def with_state(record: RunRecord, result: StateResult) -> RunRecord:
         measured.append(Measurement(KL, result.attention.kl, "nats", state, analysed))
     measured.append(Measurement(ENTROPY, result.attention.student_entropy, "nats", state, analysed))
     trials = tuple(_trial_record(state, trial) for trial in result.trials)
-    curves = tuple(_loss_curve(state, trial) for trial in result.trials if trial.chosen and trial.curve)
+    trained = tuple(curve for trial in result.trials if trial.chosen for curve in _training_curves(state, trial))
     stage = next(
         (
             StageTime(state, entry.wall_s, entry.steps, entry.tokens_per_s, result.reused)
@@ -73,17 +77,57 @@ def with_state(record: RunRecord, result: StateResult) -> RunRecord:
         stages=(*record.stages, stage),
         metrics=(*record.metrics, *measured),
         trials=(*record.trials, *trials),
-        curves=(*record.curves, *curves),
+        heads=(*record.heads, *(_grid(entry, state) for entry in result.attention.heads)),
+        curves=(*record.curves, *trained, *(_curve(entry, state) for entry in result.attention.curves)),
     )
 
 
 def _trial_record(state: ModelState, trial: Trial) -> TrialRecord:
     plain = asdict(trial)
-    del plain["curve"]
+    del plain["loss"], plain["held_out_scores"]
     return TrialRecord(stage=state, **plain)
 
 
-def _loss_curve(state: ModelState, trial: Trial) -> Curve:
-    """The training loss of the chosen candidate."""
-    steps, losses = zip(*trial.curve, strict=True)
-    return Curve("train/loss", state, "batch", tuple(map(float, steps)), losses)
+def _training_curves(state: ModelState, trial: Trial) -> Iterator[Curve]:
+    """The training loss, and the scores on held-out rows after each epoch where they decided when to stop."""
+    for name, points in (("train/loss", trial.loss), *trial.held_out_scores):
+        if points:
+            steps, values = zip(*points, strict=True)
+            yield Curve(name, state, "batch", tuple(map(float, steps)), values)
+
+
+def with_tables(tables: AttentionTables, result: StateResult) -> AttentionTables:
+    """The tables with one more measured state: what of its attention is more than a record should hold."""
+    state, attention = result.state, result.attention
+    heads = [
+        {
+            "state": state,
+            "quantity": entry.name,
+            "unit": entry.unit,
+            "layer": layer,
+            "head": head,
+            "mean": mean,
+            "std": entry.std[layer][head],
+            "count": int(entry.count[layer][head]),
+            **{name: values[layer][head] for name, values in entry.quantiles.items()},
+        }
+        for entry in attention.heads
+        for layer, row in enumerate(entry.mean)
+        for head, mean in enumerate(row)
+    ]
+    points = [{"state": state, "log_softmax": x, "log_weight": y} for x, y in attention.points]
+    return AttentionTables((*tables.heads, *heads), (*tables.points, *points))
+
+
+def _grid(entry: HeadNumbers, state: ModelState) -> HeadGrid:
+    return HeadGrid(entry.name, state, entry.unit, tuple(_short(row) for row in entry.mean))
+
+
+def _curve(entry: CurveNumbers, state: ModelState) -> Curve:
+    points = (_short(values) for values in (entry.x, entry.y, entry.low, entry.high))
+    return Curve(entry.name, state, entry.x_name, *points)
+
+
+def _short(values: Sequence[float]) -> tuple[float | None, ...]:
+    """Five digits are all that a mean over hundreds of queries is worth, and records are committed."""
+    return tuple(float(f"{value:.5g}") if math.isfinite(value) else None for value in values)

@@ -50,7 +50,7 @@ def weight_rows(
     """
     n, m = q.shape[2], k.shape[2]
     if block is None:
-        block = max(1, PAIRS // max(1, q.shape[0] * q.shape[1] * m))
+        block = queries_at_a_time(q, k)
     if block < 1:
         raise ValueError(f"block must be >= 1, got {block}")
     for start in range(0, n, block):
@@ -66,6 +66,11 @@ def weight_rows(
             visible = torch.ones(1, 1, 1, seen.shape[2], dtype=torch.bool, device=k.device)
         shape = (q.shape[0], 1, rows.stop - rows.start, seen.shape[2])
         yield WeightRows(rows, keys, weights, visible.expand(shape))
+
+
+def queries_at_a_time(q: Queries, k: Keys) -> int:
+    """As many as keep PAIRS weights in memory, at least one."""
+    return max(1, PAIRS // max(1, q.shape[0] * q.shape[1] * k.shape[2]))
 
 
 def scaled_scores(q: Queries, k: Keys) -> Scores:

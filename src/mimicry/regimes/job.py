@@ -116,7 +116,7 @@ class ConversionJob:
             metrics=data.metrics,
             check_teacher=self._check_teacher,
             seed=parts.seed,
-            analysis_rows=parts.analysis.rows,
+            analysis=parts.analysis,
             teacher_folder=self.teachers / self._key(data),
             reuse_teacher=self.reuse_teacher,
             progress=self.progress,

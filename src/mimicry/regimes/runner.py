@@ -16,8 +16,9 @@ from mimicry.data.batches import Rows, TaskBatches
 from mimicry.regimes.progress import is_kept, keep, take
 from mimicry.regimes.selection import Trial, describe, train_best
 from mimicry.regimes.stage import Stage
-from mimicry.training.attention_analysis import AttentionSummary, summarise_attention
+from mimicry.training.attention_analysis import AnalysisSettings, AttentionSummary, moved, summarise_attention
 from mimicry.training.budget import Budget
+from mimicry.training.layer_measures import FullAnalysis
 from mimicry.training.metrics import higher_is_better
 from mimicry.training.resuming import BestEpoch, StageCheckpoint
 from mimicry.training.task import TaskModule
@@ -63,7 +64,7 @@ class Runner:
         metrics: names of the scores, the task's primary one first.
         check_teacher: called with the teacher's scores before anything is converted; raises to refuse it.
         seed: reset before every training, so that a stage draws the same numbers whatever ran before it.
-        analysis_rows: rows over which attention is compared, at most, taken in whole batches.
+        analysis: what is measured about attention, and over how many rows, taken in whole batches.
         teacher_folder: where the finetuned teacher of exactly this configuration is kept; runs that differ only in
             their attention share it.
         reuse_teacher: False finetunes it again even so.
@@ -77,7 +78,7 @@ class Runner:
     metrics: tuple[str, ...]
     check_teacher: Callable[[tuple[Score, ...]], None]
     seed: int
-    analysis_rows: int
+    analysis: AnalysisSettings
     teacher_folder: Path
     reuse_teacher: bool
     progress: Path
@@ -104,7 +105,8 @@ class Runner:
             # A softmax model as the host library runs it has no attention of ours; its canonicalised copy has.
             model = stage.model if attention_layers(stage.model) else teacher
             rows = next(iter(self.batches.validation.values()))
-            yield StateResult(stage.state, scores, self._attention(teacher, model, rows), trials, reused, model)
+            measured = self._attention(teacher, model, rows, self.analysis.full)
+            yield StateResult(stage.state, scores, measured, trials, reused, model)
 
     def _fit(self, stage: Stage, budget: Budget) -> Trial:
         assert stage.module is not None
@@ -144,7 +146,8 @@ class Runner:
             mfu=None if flops is None or speed.peak is None else tokens_per_s * flops / speed.peak,
             peak_flops_per_s=speed.peak,
             best_epoch=best_epoch,
-            curve=losses.curve,
+            loss=losses.curve,
+            held_out_scores=losses.scores,
         )
 
     def _flops_per_token(self, model: nn.Module, loader: DataLoader) -> float | None:
@@ -198,11 +201,15 @@ class Runner:
         (scores,) = trainer.validate(module, self.batches.measuring(rows), verbose=False)
         return {name: scores[f"val/{name}"] for name in self.metrics}
 
-    def _attention(self, teacher: nn.Module, model: nn.Module, rows: Rows) -> AttentionSummary:
-        return summarise_attention(teacher, model.eval(), self._analysed(self.batches.measuring(rows)))
+    def _attention(
+        self, teacher: nn.Module, model: nn.Module, rows: Rows, full: FullAnalysis | None = None
+    ) -> AttentionSummary:
+        device = self.trainer("measure attention", max_epochs=1, callbacks=[]).strategy.root_device
+        with moved([teacher, model], device):
+            return summarise_attention(teacher, model.eval(), self._analysed(self.batches.measuring(rows)), full)
 
     def _analysed(self, loader: DataLoader) -> Iterator[dict[str, Tensor]]:
-        batches = max(1, self.analysis_rows // (loader.batch_size or 1))
+        batches = max(1, self.analysis.rows // (loader.batch_size or 1))
         # Evenly over the loader, which is sorted by length: its first batches alone would be the shortest texts.
         stride = max(1, len(loader) // batches)
         return (batch for index, batch in enumerate(loader) if index % stride == 0)

@@ -19,8 +19,8 @@ class Trial:
     `held_out` is None where there was no other candidate, and where this one diverged or its score has no value; of a
     loss it is the negative, so that higher is always better. `mfu` is the share of the device's `peak_flops_per_s`,
     those of a large matrix product; both are None where the model does not count its operations. `best_epoch` is the
-    one whose weights were kept, counted from 1; None where those of the last step were. `curve` holds batches and
-    losses.
+    one whose weights were kept, counted from 1; None where those of the last step were. `loss` is its
+    course over batches, and `held_out_scores` that of each score where every epoch was scored on the held-out rows.
     """
 
     epochs: int
@@ -34,7 +34,8 @@ class Trial:
     mfu: float | None = None
     peak_flops_per_s: float | None = None
     best_epoch: int | None = None
-    curve: tuple[tuple[int, float], ...] = ()
+    loss: tuple[tuple[int, float], ...] = ()
+    held_out_scores: tuple[tuple[str, tuple[tuple[int, float], ...]], ...] = ()
 
 
 def train_best(

@@ -18,7 +18,12 @@ _CAPTION = (
 
 
 def attention_maps_figure(
-    teacher: np.ndarray | None, student: np.ndarray, tokens: Sequence[str], title: str, path: Path
+    teacher: np.ndarray | None,
+    student: np.ndarray,
+    tokens: Sequence[str],
+    title: str,
+    path: Path,
+    difference: bool = False,
 ) -> Path:
     """Draw the teacher's attention above the student's for one sentence, as a PNG at 150 dpi.
 
@@ -32,6 +37,7 @@ def attention_maps_figure(
         tokens: the n tokens, padding left out.
         title: first line of the figure.
         path: where to write; the folder is made.
+        difference: draw a third row, the student's weights less the teacher's.
 
     Returns:
         `path`.
@@ -44,12 +50,16 @@ def attention_maps_figure(
     first = next(iter(maps))
     shown = _sharpest_heads(maps[first])
     side = max(2.4, _INCHES_PER_TOKEN * len(tokens))
-    figure = Figure(figsize=(len(shown) * side + 1.5, len(maps) * side + 1.7), layout="compressed")
-    axes = figure.subplots(len(maps), len(shown), squeeze=False)
+    rows = [*maps, "student - teacher"] if difference and teacher is not None else [*maps]
+    figure = Figure(figsize=(len(shown) * side + 1.5, len(rows) * side + 1.7), layout="compressed")
+    axes = figure.subplots(len(rows), len(shown), squeeze=False)
     for column, (layer, head) in zip(axes.T, shown, strict=True):
-        _draw_column(figure, list(column), [weights[layer, head] for weights in maps.values()])
+        weights = [weights[layer, head] for weights in maps.values()]
+        _draw_column(figure, list(column[: len(maps)]), weights)
+        if len(rows) > len(maps):
+            _draw_difference(figure, column[-1], weights[1] - weights[0])
         column[0].set_title(f"layer {layer}, head {head}", fontsize=12)
-    _label_outer_axes(axes, list(maps), [_shortened(token) for token in tokens])
+    _label_outer_axes(axes, rows, [_shortened(token) for token in tokens])
     # Outside the panels' own area, which "tight" then makes part of the image: as titles they would overlap the panels.
     # parse_math off: a dollar sign in a title or token is text, not a formula.
     figure.text(0.5, 1.01, title, ha="center", va="bottom", fontsize=15, parse_math=False)
@@ -92,6 +102,15 @@ def _draw_column(figure: Figure, column: list[Axes], maps: list[np.ndarray]) -> 
         ax.set(xticks=[], yticks=[])
     bar = figure.colorbar(image, ax=column, location="bottom", shrink=0.9, aspect=25, ticks=[0.0, top])
     bar.ax.set_xticklabels(["0", f"{top:.2g}"], fontsize=10)
+
+
+def _draw_difference(figure: Figure, ax: Axes, difference: np.ndarray) -> None:
+    """Purple where the student attends more, orange where the teacher does."""
+    top = max(float(np.abs(difference).max()), 1e-6)
+    image = ax.imshow(difference, cmap="PuOr", vmin=-top, vmax=top, interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    bar = figure.colorbar(image, ax=ax, location="bottom", shrink=0.9, aspect=25, ticks=[-top, 0.0, top])
+    bar.ax.set_xticklabels([f"-{top:.2g}", "0", f"+{top:.2g}"], fontsize=10)
 
 
 def _label_outer_axes(axes: np.ndarray, names: Sequence[str], tokens: Sequence[str]) -> None:

@@ -78,14 +78,21 @@ class Throughput(L.Callback):
 class LossCurve(L.Callback):
     """The mean training loss of stretches of steps, at most 100 of them, whatever the length of the stage.
 
-    An interrupted stage goes on with the curve of its checkpoint.
+    With the scores after each epoch, where there is a loader to validate on. An interrupted stage goes on with the
+    curves of its checkpoint.
     """
 
     def __init__(self) -> None:
         self.stretch = 1
         self.points: list[tuple[int, float]] = []
+        self.validated: dict[str, list[tuple[int, float]]] = {}
         self._losses: list[float] = []
         self._steps = 0
+
+    @property
+    def scores(self) -> tuple[tuple[str, tuple[tuple[int, float], ...]], ...]:
+        """Names of the scores, such as `val/accuracy`, and for each the batches after which it had which value."""
+        return tuple((name, tuple(points)) for name, points in self.validated.items())
 
     @property
     def curve(self) -> tuple[tuple[int, float], ...]:
@@ -98,6 +105,13 @@ class LossCurve(L.Callback):
     ) -> None:
         # Lightning has divided it by the number of batches whose gradients are added.
         self.add(float(outputs["loss"]) * trainer.accumulate_grad_batches)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Before training starts Lightning validates a batch or two to see that it works.
+        if not trainer.sanity_checking:
+            for name, value in trainer.callback_metrics.items():
+                if name.startswith("val/"):
+                    self.validated.setdefault(name, []).append((self._steps, float(f"{float(value):.5g}")))
 
     def add(self, loss: float) -> None:
         """One more batch."""
@@ -112,11 +126,13 @@ class LossCurve(L.Callback):
             self.stretch *= 2
 
     def state_dict(self) -> dict[str, Any]:
-        return {"stretch": self.stretch, "points": self.points, "losses": self._losses, "steps": self._steps}
+        losses = {"stretch": self.stretch, "points": self.points, "losses": self._losses, "steps": self._steps}
+        return losses | {"validated": self.validated}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.stretch, self.points = state_dict["stretch"], state_dict["points"]
         self._losses, self._steps = state_dict["losses"], state_dict["steps"]
+        self.validated = state_dict["validated"]
 
 
 def batch_tokens(batch: dict[str, Tensor]) -> int | Tensor:

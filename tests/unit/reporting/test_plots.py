@@ -47,3 +47,14 @@ def test_arguments_that_do_not_fit_together_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be finite"):
         attention_maps_figure(teacher, np.full_like(teacher, np.nan), TOKENS, "title", path)
     assert not path.exists()
+
+
+def test_the_difference_is_a_third_row(tmp_path: Path) -> None:
+    teacher, student = weights(2, 4.0), weights(2, 2.0)
+    sizes = [
+        matplotlib.image.imread(
+            attention_maps_figure(teacher, student, TOKENS, "title", tmp_path / f"{asked}.png", difference=asked)
+        ).shape[0]
+        for asked in (False, True)
+    ]
+    assert sizes[1] > 1.3 * sizes[0]
