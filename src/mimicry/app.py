@@ -24,7 +24,7 @@ GROUPS = (
     *("trainer", "logger", "callbacks", "analysis", "paths", "maps_corpus"),
 )
 OPTIONAL_GROUPS = ("maps_corpus",)
-OPTIONS = ("seed", "rerun", "checkpoint_minutes", "adapters")
+OPTIONS = ("seed", "rerun", "checkpoint_minutes", "adapters", "experiment", "targets")
 # Parts of Hydra's messages that do not help: where it looked, and advice to add with + what no constructor accepts.
 NOISE = ("To append to", "Config search path", "provider=", "full_key", "object_type", "reference_type", "Available")
 

@@ -35,8 +35,8 @@ def blank_record(plain: dict[str, Any], identity: dict[str, Any], fingerprint: s
         **identity,
         seed=plain["seed"],
         fingerprint=fingerprint,
-        # Where results lie is this machine's matter.
-        config={key: value for key, value in plain.items() if key != "paths"},
+        # Where results lie is this machine's matter, and what others report no part of what was run.
+        config={key: value for key, value in plain.items() if key not in ("paths", "targets")},
         commit=commit,
         dirty=dirty,
         versions=package_versions(),

@@ -1,7 +1,7 @@
 """Every option of every group composes, names only what its target takes, and commands shown to users compose."""
 
 import contextlib
-import itertools
+import functools
 import re
 import shlex
 from pathlib import Path
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from cli import REPO
 from hydra import compose, initialize_config_dir
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from mimicry.app import check_config
@@ -18,6 +19,9 @@ CONF = REPO / "conf"
 GROUPS = sorted(path for path in CONF.glob("*/*.yaml") if path.parent.name not in ("hydra", "debug", "budget"))
 OPTIONS = [f"{path.parent.name}={path.stem}" for path in GROUPS if path.parent.name != "model"]
 MODELS = [path.stem for path in GROUPS if path.parent.name == "model"]
+EXPERIMENTS = sorted(
+    path.relative_to(REPO / "experiments").with_suffix("").as_posix() for path in REPO.glob("experiments/**/*.yaml")
+)
 README = (REPO / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^python run\.py (.*)$", README + (CONF / "config.yaml").read_text(encoding="utf-8"), re.M)
 
@@ -110,14 +114,59 @@ def test_a_wheel_carries_what_conf_attn_shows() -> None:
     assert (CONF / "attn").resolve() == Path(REPO, "src/mimicry/attention/variants").resolve()
 
 
-@pytest.mark.parametrize("path", sorted((REPO / "experiments").rglob("*.yaml")), ids=lambda path: path.stem)
-def test_every_cell_of_every_experiment_composes(path: Path) -> None:
-    name = path.relative_to(REPO / "experiments").with_suffix("").as_posix()
-    lines = path.read_text(encoding="utf-8").splitlines()
-    assert [line.split(":")[0] for line in lines[1:4]] == ["# Claim", "# Command", "# Cost"]
+@functools.cache
+def sweep_of(name: str) -> tuple[dict, dict[str, list[str]]]:
+    """An experiment's plain config, and the overrides each of its sweep's keys goes through."""
     with initialize_config_dir(str(CONF), version_base="1.3"):
         whole = compose("config", overrides=[f"experiments={name}"], return_hydra_config=True)
     assert whole.hydra.mode.name == "MULTIRUN"
-    choices = [[f"{key}={value}" for value in values.split(",")] for key, values in whole.hydra.sweeper.params.items()]
-    for cell in itertools.product(*choices):
-        check_config(composed(f"experiments={name}", *cell))
+    params = [f"{key}={value}" for key, value in whole.hydra.sweeper.params.items()]
+    sweep = {
+        override.get_key_element(): list(override.sweep_string_iterator())
+        if override.is_sweep_override()
+        else [override.get_value_element_as_str()]
+        for override in OverridesParser.create().parse_overrides(params)
+    }
+    del whole.hydra
+    return OmegaConf.to_container(whole, resolve=True, throw_on_missing=True), sweep
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_says_what_it_claims_costs_and_aims_at_and_composes(name: str) -> None:
+    lines = (REPO / "experiments" / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    assert [line.split(":")[0] for line in lines[1:4]] == ["# Claim", "# Command", "# Cost"]
+    assert f"experiments={name}" in lines[2]
+    assert len(lines) <= 40
+    plain, sweep = sweep_of(name)
+    assert plain["experiment"] == name
+    for target in plain["targets"]:
+        check_target(target)
+    for key, choices in sweep.items():
+        assert len(set(choices)) == len(choices)
+        folder = CONF / key.partition("@")[0]
+        if folder.is_dir():
+            assert [choice for choice in choices if not (folder / f"{choice}.yaml").is_file()] == []
+    # Every choice is there; one cell shows that they fit together.
+    check_config(composed(f"experiments={name}", *(f"{key}={choices[-1]}" for key, choices in sweep.items())))
+
+
+def check_target(target: dict) -> None:
+    """The fields that `python -m mimicry.reporting` reads, with what they may hold."""
+    assert target["quantity"] in ("score", "percent_of_teacher", "kl", "entropy", "perplexity", "monotonicity")
+    assert target["stage"] in ("teacher", "no_train", "distilled", "recovered", "trained")
+    assert (CONF / "attn" / f"{target['attn']}.yaml").is_file()
+    assert target["source"]
+    if "above" in target:
+        assert (CONF / "attn" / f"{target['above']}.yaml").is_file()
+        assert target["above"] != target["attn"]
+    else:
+        assert target["confidence"] in ("high", "medium", "uncertain")
+        assert float(target["value"]) >= float(target["tolerance"]) > 0
+    if "task" in target:
+        assert (CONF / "task" / f"{target['task']}.yaml").is_file()
+    assert target.keys() <= {"quantity", "stage", "attn", "source", "above", "confidence", "value", "tolerance", "task"}
+
+
+def test_no_two_experiments_are_the_same() -> None:
+    wholes = [({**plain, "experiment": None, "targets": None}, sweep) for plain, sweep in map(sweep_of, EXPERIMENTS)]
+    assert len(set(map(str, wholes))) == len(wholes)

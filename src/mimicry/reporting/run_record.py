@@ -35,9 +35,9 @@ ModelState = Literal["teacher", "no_train", "distilled", "recovered", "trained"]
 Unit = Literal["fraction", "nats", "correlation", "nats/token", "nats/word"]
 CONVERSION: tuple[ModelState, ...] = ("teacher", "no_train", "distilled", "recovered")
 
-# Where files go, where metrics are mirrored, whether an old result may be reused, how often checkpoints are written and
-# how adapters are saved: none of them changes a number.
-KEYS_WITHOUT_EFFECT = frozenset({"paths", "logger", "rerun", "checkpoint_minutes", "adapters"})
+# Where files go, where metrics are mirrored, whether an old result may be reused, how often checkpoints are written,
+# how adapters are saved, for which experiment a run was asked and what others report: none of them changes a number.
+KEYS_WITHOUT_EFFECT = frozenset({"paths", "logger", "rerun", "checkpoint_minutes", "adapters", "experiment", "targets"})
 
 _log = logging.getLogger(__name__)
 

@@ -5,7 +5,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from mimicry.reporting.intervals import Interval, interval
-from mimicry.reporting.run_record import ModelState, RunRecord, config_fingerprint, states_of
+from mimicry.reporting.run_record import (
+    KEYS_WITHOUT_EFFECT,
+    ModelState,
+    RunRecord,
+    config_fingerprint,
+    states_of,
+)
 from mimicry.reporting.tables import GAP, number
 
 # The last names of options say enough in a label; these need the one before as well.
@@ -29,10 +35,12 @@ def variants(records: Sequence[RunRecord], apart_from: Collection[str] = ("seed"
     by_attn: dict[str, dict[str, list[RunRecord]]] = defaultdict(lambda: defaultdict(list))
     for record in sorted(records, key=lambda record: record.attn):
         by_attn[record.attn][config_fingerprint(_without(record.config, apart_from))].append(record)
+    # The same cell may have run under two experiments: that is no option of the row.
+    untold = {*apart_from, *KEYS_WITHOUT_EFFECT}
     rows: dict[str, list[RunRecord]] = {}
     for attn, by_config in by_attn.items():
         options = {
-            fingerprint: dict(_flat(_with_corpus_by_name(_without(runs[0].config, apart_from), runs)))
+            fingerprint: dict(_flat(_with_corpus_by_name(_without(runs[0].config, untold), runs)))
             for fingerprint, runs in by_config.items()
         }
         names = sorted({name for values in options.values() for name in values})
