@@ -170,3 +170,10 @@ def check_target(target: dict) -> None:
 def test_no_two_experiments_are_the_same() -> None:
     wholes = [({**plain, "experiment": None, "targets": None}, sweep) for plain, sweep in map(sweep_of, EXPERIMENTS)]
     assert len(set(map(str, wholes))) == len(wholes)
+
+
+def test_every_paper_claim_has_a_small_version() -> None:
+    # On other models than the paper's, and small themselves.
+    own = ("minilm_", "smollm2_", "vit_digits")
+    whole = {name for name in EXPERIMENTS if "/" not in name and not name.startswith(own)}
+    assert {f"mini/{name}" for name in whole} == {name for name in EXPERIMENTS if name.startswith("mini/")}
