@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from mimicry.reporting.comparison import all_sheets
+from mimicry.reporting.portable import portable
 from mimicry.reporting.published import published_sheets
 from mimicry.reporting.run_record import COLLECTION_NAME, RECORD_NAME, RunRecord, parse_record
 from mimicry.reporting.schema import to_plain
@@ -67,9 +68,9 @@ def collection(records: Iterable[RunRecord], folder: Path, experiments: Path) ->
 
 
 def save_records(records: Iterable[RunRecord], folder: Path) -> None:
-    """Writes records into one file of `folder`, one a line: what is committed."""
+    """Writes records into one file of `folder`, one a line: what is committed, without paths of this machine."""
     folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(to_plain(record), sort_keys=True, ensure_ascii=False) for record in records]
+    lines = [json.dumps(to_plain(portable(record)), sort_keys=True, ensure_ascii=False) for record in records]
     (folder / COLLECTION_NAME).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
