@@ -142,6 +142,8 @@ def _run(
         for result in conversion.run():
             record, tables = with_state(record, result), with_tables(tables, result)
             keep(record)
+            if result.last_weights is not None and is_main_process():
+                record = replace(record, artifacts={"last weights": _moved(result.last_weights, folder)})
             scores = ", ".join(f"{score.name} {score.value:.4f}" for score in result.scores)
             log.info("%s: %s", result.state.replace("_", " "), scores)
         if not is_main_process():
@@ -153,7 +155,8 @@ def _run(
         figure = attention_maps_figure(*drawn, difference=parts.analysis.full is not None)
         weights = write_attention_maps(maps.teacher, maps.student, maps.tokens, folder)
         written = {} if parts.analysis.full is None else write_attention_report(record, tables, folder)
-        artifacts = {"figure": figure.name, "attention maps": weights.name} | ({"analysis": FOLDER} if written else {})
+        artifacts = record.artifacts | {"figure": figure.name, "attention maps": weights.name}
+        artifacts |= {"analysis": FOLDER} if written else {}
         record = replace(record, artifacts=artifacts, data=conversion.data_summary())
         student = save_student(conversion, record, plain["adapters"], folder / "student")
         artifacts = record.artifacts | {"student": student.name}
@@ -164,6 +167,11 @@ def _run(
         keep(record)
         log_outcome(run, record, figure)
         log_analysis(run, record, written)
+
+
+def _moved(file: Path, folder: Path) -> str:
+    """Out of what is discarded when the run has finished; its new name."""
+    return file.replace(folder / file.name).name
 
 
 def _trainer(

@@ -4,8 +4,10 @@ import math
 from pathlib import Path
 
 import pytest
+import torch
 from cli import run_here
 from runs import records
+from safetensors.torch import load_file
 
 from mimicry.reporting.run_record import RunRecord, read_record
 
@@ -21,6 +23,10 @@ RECALL = [
     "trainer.accelerator=cpu",
     "analysis.rows=64",
 ]
+
+
+# Artifacts and the file in them.
+WEIGHTS = (("last weights", ""), ("student", "model.safetensors"))
 
 
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: str) -> RunRecord:
@@ -70,6 +76,11 @@ def test_training_stops_when_held_out_rows_get_no_better_and_keeps_the_best_epoc
     (trial,) = record.trials
     assert (trial.epochs, trial.best_epoch) == (3, 1)
     assert record.data["rows"]["held_out"] == 64
+    # What is scored is the best epoch, and the last one is there beside it.
+    folder = records(tmp_path)[0].parent
+    last, best = (load_file(folder / record.artifacts[name] / file) for name, file in WEIGHTS)
+    assert last.keys() == best.keys()
+    assert any(not torch.equal(last[name], best[name]) for name in last)
     assert not (records(tmp_path)[0].parent / "progress").exists()
 
 

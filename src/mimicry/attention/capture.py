@@ -1,10 +1,11 @@
 """Shows what every Attention of a model was given and gave, for distillation and for analysis."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mimicry.attention.base import Attention
@@ -32,6 +33,7 @@ def watching(model: nn.Module, see: Callable[[str, Captured], None]) -> Iterator
     """Inside the block, each forward pass of `model` calls `see` after every attention layer, with the layer's name.
 
     Nothing is kept: what `see` lets go of is freed before the next layer runs. Its exceptions end the forward pass.
+    A model that runs through torch.compile, where hooks are not seen, runs as it is inside the block.
     """
 
     def watcher(name: str) -> Any:
@@ -45,10 +47,17 @@ def watching(model: nn.Module, see: Callable[[str, Captured], None]) -> Iterator
         layer.register_forward_hook(watcher(name), with_kwargs=True) for name, layer in attention_layers(model).items()
     ]
     try:
-        yield
+        with _as_it_is(model):
+            yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _as_it_is(model: nn.Module) -> AbstractContextManager[Any]:
+    # Asked for where it is needed alone: the compiler takes seconds to import.
+    compiled = any(module._compiled_call_impl is not None for module in model.modules())
+    return torch.compiler.set_stance("force_eager") if compiled else nullcontext()
 
 
 @contextmanager

@@ -16,9 +16,6 @@ def compile_model(model: nn.Module, backend: str | Callable[..., Any] = "inducto
     Linear attentions decide by the values of their inputs how to stay in float32's range, and write to memory that
     outlives the call: they run as they are, and what lies around them is compiled.
 
-    Hooks that are added later are not seen by a compiled model: capture attention under
-    `torch.compiler.set_stance("force_eager")`.
-
     Args:
         model: any model whose attentions are ours.
         backend: of torch.compile.

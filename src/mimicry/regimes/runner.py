@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import lightning as L
+from safetensors.torch import save_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -26,6 +27,9 @@ from mimicry.training.throughput import LossCurve, Throughput
 
 log = logging.getLogger(__name__)
 
+# Weights after the last step, where those of the best epoch are kept.
+LAST = "last.safetensors"
+
 
 @dataclass(frozen=True)
 class Score:
@@ -42,7 +46,8 @@ class StateResult:
     """One measured state: scores with the primary one first, attention, how it was trained, and the model itself.
 
     The model runs through our seam. `trials` is empty for a state reached without training; `reused` says that the
-    training was an earlier run's.
+    training was an earlier run's. Where an earlier epoch than the last was the best, and its weights are measured,
+    `last_weights` is a file with those of the last.
     """
 
     state: str
@@ -51,6 +56,7 @@ class StateResult:
     trials: tuple[Trial, ...]
     reused: bool
     model: nn.Module
+    last_weights: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -106,15 +112,15 @@ class Runner:
             model = stage.model if attention_layers(stage.model) else teacher
             rows = next(iter(self.batches.validation.values()))
             measured = self._attention(teacher, model, rows, self.analysis.full)
-            yield StateResult(stage.state, scores, measured, trials, reused, model)
+            last = self._last_weights(stage, trials)
+            yield StateResult(stage.state, scores, measured, trials, reused, model, last)
 
     def _fit(self, stage: Stage, budget: Budget) -> Trial:
         assert stage.module is not None
         L.seed_everything(self.seed, verbose=False)
         loader = self.batches.training(stage.name, budget.batch_size, budget.max_rows)
-        # Each candidate has curves of its own.
-        told = f" {budget.epochs} at {budget.learning_rate:g}" if len(stage.candidates) > 1 else ""
-        folder = self.progress / f"{stage.name}{told}"
+        name = _candidate_name(stage, budget)
+        folder = self.progress / name
         checkpoint = StageCheckpoint(folder, self.checkpoint_minutes, self.seed, loader)
         module = stage.module(learning_rate=budget.learning_rate)
         tokens = self.batches.tokens(loader)
@@ -124,13 +130,14 @@ class Runner:
         if stage.patience is not None:
             best = BestEpoch(folder, self.metrics[0], stage.patience)
             callbacks, held_out = [*callbacks, best], self.batches.measuring(self.batches.held_out)
-        trainer = self.trainer(f"{stage.name}{told}", max_epochs=budget.epochs, callbacks=callbacks)
+        trainer = self.trainer(name, max_epochs=budget.epochs, callbacks=callbacks)
         if checkpoint.last is not None:
             log.info("%s: goes on from the checkpoint of the interrupted attempt", stage.name)
         trainer.fit(module, train_dataloaders=loader, val_dataloaders=held_out, ckpt_path=checkpoint.last)
         wall_s, epochs = checkpoint.wall_s, trainer.current_epoch
         best_epoch = None
         if stage.patience is not None:
+            save_model(stage.model, str(folder / LAST))
             best_epoch = best.take(module)
             log.info("%s: epoch %d of %d was the best and is kept", stage.name, best_epoch, epochs)
         tokens_per_s = tokens * epochs / wall_s
@@ -149,6 +156,13 @@ class Runner:
             loss=losses.curve,
             held_out_scores=losses.scores,
         )
+
+    def _last_weights(self, stage: Stage, trials: tuple[Trial, ...]) -> Path | None:
+        """Of the chosen candidate; None where they are the model's own."""
+        for budget, trial in zip(stage.candidates, trials, strict=bool(trials)):
+            if trial.chosen and trial.best_epoch not in (None, trial.epochs):
+                return self.progress / _candidate_name(stage, budget) / LAST
+        return None
 
     def _flops_per_token(self, model: nn.Module, loader: DataLoader) -> float | None:
         """Mean over the tokens of a loader, forward and backward; None for models that do not count theirs."""
@@ -213,3 +227,8 @@ class Runner:
         # Evenly over the loader, which is sorted by length: its first batches alone would be the shortest texts.
         stride = max(1, len(loader) // batches)
         return (batch for index, batch in enumerate(loader) if index % stride == 0)
+
+
+def _candidate_name(stage: Stage, budget: Budget) -> str:
+    """Each candidate has curves and checkpoints of its own."""
+    return f"{stage.name} {budget.epochs} at {budget.learning_rate:g}" if len(stage.candidates) > 1 else stage.name
