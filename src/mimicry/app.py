@@ -24,6 +24,8 @@ GROUPS = (
     *("trainer", "logger", "callbacks", "analysis", "paths", "maps_corpus"),
 )
 OPTIONAL_GROUPS = ("maps_corpus",)
+# What may stand beside `from` on the command line.
+WITH_FROM = ("from", "analysis", "trainer")
 OPTIONS = ("seed", "rerun", "checkpoint_minutes", "adapters", "experiment", "targets")
 # Parts of Hydra's messages that do not help: where it looked, and advice to add with + what no constructor accepts.
 NOISE = ("To append to", "Config search path", "provider=", "full_key", "object_type", "reference_type", "Available")
@@ -62,7 +64,13 @@ def run(config: DictConfig) -> float | None:
     set_up_logging()
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     choices = HydraConfig.get().runtime.choices
+    # No setting of a run: a run that is analysed again is the same run.
+    source = plain.pop("from")
+    if source is not None:
+        check_source(source, list(HydraConfig.get().overrides.task))
     check_config(plain)
+    if source is not None:
+        return analyse_again(source, plain)
 
     from mimicry.conversion.checkpoint import Checkpoint
     from mimicry.reporting.run_record import config_fingerprint, finished_record, run_folder
@@ -90,6 +98,27 @@ def run(config: DictConfig) -> float | None:
 
         show(record, folder)
     return record.value(record.stages[-1].stage, record.score_names()[0])
+
+
+def analyse_again(source: str, plain: dict[str, Any]) -> float | None:
+    """Analyses the student of a finished run with the analysis and the trainer of this command."""
+    from mimicry.reanalysis import analyse_run
+    from mimicry.reporting.console import show
+
+    folder = Path(source)
+    record = analyse_run(build, folder, plain)
+    show(record, folder)
+    return record.value(record.stages[-1].stage, record.score_names()[0])
+
+
+def check_source(source: Any, overrides: list[str]) -> None:
+    """Refuses what is no folder, and settings that the run itself has; ValueError with one line."""
+    if not isinstance(source, str) or not (Path(source) / "record.json").is_file():
+        raise ValueError(f"from must be the folder of a finished run, which holds record.json, got {source}")
+    for override in overrides:
+        name = override.lstrip("+~").partition("=")[0]
+        if name.partition(".")[0] not in WITH_FROM:
+            raise ValueError(f"from takes {' and '.join(WITH_FROM[1:])} alone, all else is the run's, got {name}")
 
 
 def build(options: dict[str, Any]) -> Any:

@@ -17,7 +17,7 @@ from mimicry.assets import cache_root
 from mimicry.ranks import is_main_process
 from mimicry.recording import blank_record, with_state, with_tables
 from mimicry.regimes.job import ConversionJob
-from mimicry.regimes.parts import Parts
+from mimicry.regimes.parts import Parts, build_parts
 from mimicry.regimes.progress import discard
 from mimicry.reporting.attention_maps import write_attention_maps
 from mimicry.reporting.attention_report import FOLDER, AttentionTables, write_attention_report
@@ -59,17 +59,7 @@ def run_and_record(
         Exception: whatever stops the run; a record with status `failed` and the reason is left in the folder.
     """
     quieten()
-    parts = Parts(
-        regime=build(plain["regime"]),
-        attention=build(plain["attn"]),
-        checkpoint=build(plain["model"]),
-        task=build(plain["task"]),
-        maps_corpus=None if plain["maps_corpus"] is None else build(plain["maps_corpus"]),
-        optimizer=build(plain["optimizer"]),
-        scheduler=build(plain["scheduler"]),
-        analysis=build(plain["analysis"]),
-        seed=plain["seed"],
-    )
+    parts = build_parts(build, plain)
     parts.check()
     record = blank_record(plain, identity, fingerprint)
 
@@ -95,6 +85,16 @@ def run_and_record(
         keep(replace(record, wall_s=time.perf_counter() - began, peak_memory_bytes=peak_memory_bytes()))
         _write(record, folder)
     return record
+
+
+def teacher_key(plain: dict[str, Any]) -> dict[str, Any]:
+    """Whatever of the config decides how the teacher comes out."""
+    return {name: plain[name] for name in TEACHER_KEYS} | {"teach": plain["regime"].get("teach")}
+
+
+def teachers() -> Path:
+    """Where finetuned teachers are kept for other variants."""
+    return cache_root() / "teachers"
 
 
 def _write(record: RunRecord, folder: Path) -> None:
@@ -128,19 +128,18 @@ def _run(
     )
     with wandb_run(job, folder, tracking.mode if is_main_process() else "disabled") as run:
         trainer = functools.partial(_trainer, build, plain, run, folder)
-        key = {name: plain[name] for name in TEACHER_KEYS} | {"teach": plain["regime"].get("teach")}
         conversion = ConversionJob(
             parts,
             trainer,
-            cache_root() / "teachers",
-            key,
+            teachers(),
+            teacher_key(plain),
             reuse_teacher=not plain["rerun"],
             progress=folder / PROGRESS,
             checkpoint_minutes=float(plain["checkpoint_minutes"]),
         )
         tables = AttentionTables()
         for result in conversion.run():
-            record, tables = with_state(record, result), with_tables(tables, result)
+            record, tables = with_state(record, result), with_tables(tables, result.state, result.attention)
             keep(record)
             if result.last_weights is not None and is_main_process():
                 record = replace(record, artifacts={"last weights": _moved(result.last_weights, folder)})

@@ -20,8 +20,10 @@ from mimicry.reporting.run_record import (
     RunRecord,
     StageTime,
     TrialRecord,
+    states_of,
 )
 from mimicry.reporting.series import Curve, HeadGrid
+from mimicry.training.attention_analysis import AttentionSummary
 from mimicry.training.attention_statistics import CurveNumbers, HeadNumbers
 from mimicry.training.metrics import UNITS
 
@@ -72,14 +74,14 @@ def with_state(record: RunRecord, result: StateResult) -> RunRecord:
         ),
         StageTime(state, 0.0, 0, None),
     )
-    return replace(
+    grown = replace(
         record,
         stages=(*record.stages, stage),
         metrics=(*record.metrics, *measured),
         trials=(*record.trials, *trials),
-        heads=(*record.heads, *(_grid(entry, state) for entry in result.attention.heads)),
-        curves=(*record.curves, *trained, *(_curve(entry, state) for entry in result.attention.curves)),
+        curves=(*record.curves, *trained),
     )
+    return with_attention(grown, state, result.attention)
 
 
 def _trial_record(state: ModelState, trial: Trial) -> TrialRecord:
@@ -96,9 +98,22 @@ def _training_curves(state: ModelState, trial: Trial) -> Iterator[Curve]:
             yield Curve(name, state, "batch", tuple(map(float, steps)), values)
 
 
-def with_tables(tables: AttentionTables, result: StateResult) -> AttentionTables:
-    """The tables with one more measured state: what of its attention is more than a record should hold."""
-    state, attention = result.state, result.attention
+def with_attention(record: RunRecord, state: ModelState, attention: AttentionSummary) -> RunRecord:
+    """The record with what was measured of one state's attention, in place of what it had of that state."""
+    heads = [grid for grid in record.heads if grid.stage != state]
+    curves = [curve for curve in record.curves if curve.stage != state or not curve.name.startswith("analysis/")]
+    heads += [_grid(entry, state) for entry in attention.heads]
+    curves += [_curve(entry, state) for entry in attention.curves]
+    order = states_of(record.regime)
+    return replace(
+        record,
+        heads=tuple(sorted(heads, key=lambda grid: order.index(grid.stage))),
+        curves=tuple(sorted(curves, key=lambda curve: order.index(curve.stage))),
+    )
+
+
+def with_tables(tables: AttentionTables, state: ModelState, attention: AttentionSummary) -> AttentionTables:
+    """The tables with one state more, or anew: what of its attention is more than a record should hold."""
     heads = [
         {
             "state": state,
@@ -116,7 +131,8 @@ def with_tables(tables: AttentionTables, result: StateResult) -> AttentionTables
         for head, mean in enumerate(row)
     ]
     points = [{"state": state, "log_softmax": x, "log_weight": y} for x, y in attention.points]
-    return AttentionTables((*tables.heads, *heads), (*tables.points, *points))
+    others = [[row for row in rows if row["state"] != state] for rows in (tables.heads, tables.points)]
+    return AttentionTables((*others[0], *heads), (*others[1], *points))
 
 
 def _grid(entry: HeadNumbers, state: ModelState) -> HeadGrid:

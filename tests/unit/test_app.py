@@ -20,7 +20,7 @@ REFUSALS = [
     (["task=glue"], r"Could not find 'task/glue'; choose one of associative_recall, cola, digits"),
     (["regime=finetune"], r"Could not find 'regime/finetune'; choose one of finetuned"),
     (["attn.feature_map.bia=true"], r"attn.feature_map.bia: no such option; there are bias, identity_init"),
-    (["typo=1"], r"typo: no such option; there are maps_corpus, seed, rerun"),
+    (["typo=1"], r"typo: no such option; there are maps_corpus, seed, from, rerun"),
     (["attn=["], r"no viable alternative at input"),
     # Signatures find these.
     (["+attn.typo=1"], r"attn.typo: LinearAttention has no such option; it has dims, feature_map, tie_maps"),

@@ -119,7 +119,7 @@ class ConversionJob:
             check_teacher=self._check_teacher,
             seed=parts.seed,
             analysis=parts.analysis,
-            teacher_folder=self.teachers / self._key(data),
+            teacher_folder=self.teacher_folder(data),
             reuse_teacher=self.reuse_teacher,
             progress=self.progress,
             checkpoint_minutes=self.checkpoint_minutes,
@@ -183,7 +183,8 @@ class ConversionJob:
         assert self.student is not None
         return attention_maps(self.batches, self.teacher, self.student, self.parts.analysis.sentence)
 
-    def _key(self, data: TaskData) -> str:
+    def teacher_folder(self, data: TaskData) -> Path:
+        """Where the finetuned teacher of these settings and rows is kept, once there is one."""
         holdout = chooses(self.regime) and self.regime.holdout_rows
         text = json.dumps([self.teacher_key, data.fingerprint, holdout, torch.__version__], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return self.teachers / hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -115,3 +115,18 @@ class Parts:
         stride = getattr(self.task, "stride", None)
         if stride is not None and length is not None and stride >= length:
             raise ValueError(f"task.stride must be < {length}, the tokens of a row, got {stride}")
+
+
+def build_parts(build: Callable[..., Any], plain: dict[str, Any]) -> Parts:
+    """What a resolved config describes; `build` makes an object of a plain config with `_target_`."""
+    return Parts(
+        regime=build(plain["regime"]),
+        attention=build(plain["attn"]),
+        checkpoint=build(plain["model"]),
+        task=build(plain["task"]),
+        maps_corpus=None if plain["maps_corpus"] is None else build(plain["maps_corpus"]),
+        optimizer=build(plain["optimizer"]),
+        scheduler=build(plain["scheduler"]),
+        analysis=build(plain["analysis"]),
+        seed=plain["seed"],
+    )

@@ -219,16 +219,19 @@ class Runner:
         self, teacher: nn.Module, model: nn.Module, rows: Rows, full: FullAnalysis | None = None
     ) -> AttentionSummary:
         device = self.trainer("measure attention", max_epochs=1, callbacks=[]).strategy.root_device
+        batches = analysed_batches(self.batches.measuring(rows), self.analysis.rows)
         with moved([teacher, model], device):
-            return summarise_attention(teacher, model.eval(), self._analysed(self.batches.measuring(rows)), full)
-
-    def _analysed(self, loader: DataLoader) -> Iterator[dict[str, Tensor]]:
-        batches = max(1, self.analysis.rows // (loader.batch_size or 1))
-        # Evenly over the loader, which is sorted by length: its first batches alone would be the shortest texts.
-        stride = max(1, len(loader) // batches)
-        return (batch for index, batch in enumerate(loader) if index % stride == 0)
+            return summarise_attention(teacher, model.eval(), batches, full)
 
 
 def _candidate_name(stage: Stage, budget: Budget) -> str:
     """Each candidate has curves and checkpoints of its own."""
     return f"{stage.name} {budget.epochs} at {budget.learning_rate:g}" if len(stage.candidates) > 1 else stage.name
+
+
+def analysed_batches(loader: DataLoader, rows: int) -> Iterator[dict[str, Tensor]]:
+    """Whole batches of about so many rows, evenly over a loader that is sorted by length."""
+    batches = max(1, rows // (loader.batch_size or 1))
+    # Its first batches alone would be the shortest texts.
+    stride = max(1, len(loader) // batches)
+    return (batch for index, batch in enumerate(loader) if index % stride == 0)

@@ -51,6 +51,14 @@ def write_attention_report(record: RunRecord, tables: AttentionTables, folder: P
     return written
 
 
+def read_tables(folder: Path) -> AttentionTables:
+    """What `write_attention_report` has left there; empty where there is nothing."""
+    import pyarrow.parquet
+
+    paths = [folder / FOLDER / f"{name}.parquet" for name in ("heads", "points")]
+    return AttentionTables(*(tuple(pyarrow.parquet.read_table(p).to_pylist()) if p.exists() else () for p in paths))
+
+
 def _curves(record: RunRecord, name: str, x_name: str) -> list[Curve]:
     return [curve for curve in record.curves if (curve.name, curve.x_name) == (name, x_name)]
 
