@@ -1,0 +1,70 @@
+"""Quality over spikiness and over monotonicity, from scratch beside conversion, one point for each attention."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from mimicry.reporting.finding import Correlation, Point
+from mimicry.reporting.plots import DPI
+
+AXES = {
+    "entropy gap": "entropy less softmax's (nats)",
+    "monotonicity": "monotonicity: Spearman's ρ of weight and q·k",
+}
+REGIMES = {"from scratch": ("scratch",), "after conversion": ("finetuned", "pretrained")}
+# Okabe and Ito's colours, which all readers tell apart, and a shape for each.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARKERS = "osD^vPX"
+
+
+def finding_figure(points: Sequence[Point], found: Sequence[Correlation], path: Path) -> Path:
+    """Two rows, from scratch and after conversion; two columns, entropy gap and monotonicity. A PNG at 150 dpi.
+
+    Args:
+        points: `Point`s; those without a value are left out, and a panel without any says so.
+        found: the `Correlation`s, whose rho stands in the legend.
+        path: where to write; the folder is made.
+    """
+    figure = Figure(figsize=(8.6, 7.4), layout="constrained")
+    axes = figure.subplots(2, 2)
+    for row, (name, regimes) in zip(axes, REGIMES.items(), strict=True):
+        mine = [point for point in points if point.regime in regimes]
+        for ax, cause in zip(row, AXES, strict=True):
+            _panel(ax, mine, cause, [entry for entry in found if entry.cause == cause])
+            ax.set_xlabel(AXES[cause], fontsize=9)
+        unit = "score (%)" if name == "from scratch" else "% of teacher"
+        row[0].set_ylabel(f"{name}: {unit}", fontsize=9)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight")
+    return path
+
+
+def _panel(ax: Axes, points: Sequence[Point], cause: str, found: Sequence[Correlation]) -> None:
+    known = [point for point in points if point.causes[cause] is not None and point.quality is not None]
+    ax.tick_params(labelsize=8)
+    if not known:
+        ax.text(0.5, 0.5, "no record measured it", ha="center", va="center", fontsize=9, transform=ax.transAxes)
+        ax.set(xticks=[], yticks=[])
+        return
+    rho = {entry.place: f", ρ = {entry.rho:.2f}, p = {entry.p:.2g}" for entry in found}
+    for index, place in enumerate(dict.fromkeys(point.place for point in known)):
+        mine = [point for point in known if point.place == place]
+        x, y = [point.causes[cause] for point in mine], [point.quality for point in mine]
+        style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
+        ax.plot(x, y, ls="", ms=5, label=f"{place}{rho.get(place, '')}", **style)
+        for point in mine:
+            # parse_math off: an option's value may hold a dollar sign.
+            ax.annotate(
+                point.label,
+                (point.causes[cause], point.quality),
+                xytext=(4, 3),
+                textcoords="offset points",
+                fontsize=6.5,
+                color="0.25",
+                parse_math=False,
+            )
+    ax.grid(alpha=0.25)
+    ax.margins(x=0.14, y=0.12)
+    ax.legend(fontsize=6.5, loc="lower left" if cause == "entropy gap" else "lower right", framealpha=0.8)
