@@ -12,13 +12,16 @@ STAMP := $(ENV)/.mimicry-$(shell { cat requirements.txt pyproject.toml; echo "$(
 IS_RECENT := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint clean-env setup
+.PHONY: help demo dashboard test lint clean-env setup
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' Makefile
 
 demo: setup  ## convert a small pretrained classifier to Hedgehog attention, start to finish
 	$(PYTHON) run.py regime=finetuned attn=hedgehog
+
+dashboard: setup  ## collate results/ and write results/dashboard.html
+	$(PYTHON) -m mimicry.reporting --dashboard > /dev/null
 
 test: setup  ## the default test suite
 	$(PYTHON) -m pytest

@@ -1,7 +1,8 @@
 """Collate run records: `python -m mimicry.reporting results`.
 
 Every folder with collected records (`records.jsonl`) gets its tables, figure, verdicts and provenance anew; tables of
-these and of single records, such as those below `results/runs`, are printed.
+these and of single records, such as those below `results/runs`, are printed. With `--dashboard` one page of HTML shows
+all of them.
 """
 
 import argparse
@@ -18,6 +19,9 @@ from mimicry.reporting.collation import (
     write_tables,
 )
 from mimicry.reporting.comparison import all_sheets
+from mimicry.reporting.dashboard.maps import collect_maps
+from mimicry.reporting.dashboard.page import write_page
+from mimicry.reporting.dashboard.payload import payload
 from mimicry.reporting.published import published_sheets
 from mimicry.reporting.sheets import Sheet
 
@@ -51,6 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("roots", type=Path, nargs="*", default=results, help="folders with records; default: results")
     parser.add_argument("--save", type=Path, metavar="DIR", help="collect all records found in DIR, to commit")
     parser.add_argument("--score", metavar="NAME", help="such as val/f1; by default each task's primary metric")
+    page = {"nargs": "?", "const": Path("results/dashboard.html"), "metavar": "FILE"}
+    parser.add_argument("--dashboard", type=Path, help="write the dashboard; default: results/dashboard.html", **page)
     parser.add_argument("--latex", action="store_true", help="print LaTeX instead of Markdown")
     parser.add_argument(
         "--experiments", type=Path, default=Path("experiments"), metavar="DIR", help="where <id>.yaml states targets"
@@ -60,21 +66,23 @@ def _parser() -> argparse.ArgumentParser:
 
 def _collate(options: argparse.Namespace) -> dict[str, list[Sheet]]:
     """Writes what there is to write; the sheets to print, by the name of their records."""
+    single = {path: record for root in options.roots for path, record in read_single_records(root).items()}
+    found = [kept for root in options.roots for kept in read_collections(root, options.experiments)]
     if options.save is not None:
         records = [record for root in options.roots for record in read_records(root)]
         if records:
             save_records(records, options.save)
-        found = [collection(records, options.save, options.experiments)] if records else []
-        single = {}
-    else:
-        found = [kept for root in options.roots for kept in read_collections(root, options.experiments)]
-        single = {path: record for root in options.roots for path, record in read_single_records(root).items()}
+            collect_maps(single, options.save)
+        found, single = [collection(records, options.save, options.experiments)] if records else [], {}
     sections = {}
     for kept in found:
         write_tables(kept, options.score)
         sections[kept.name] = [*all_sheets(kept.records, options.score), *published_sheets(kept.verdicts)]
     if single:
         sections["single records"] = all_sheets(list(single.values()), options.score)
+    if options.dashboard is not None and sections:
+        data = payload(found, single, options.roots, options.experiments, options.dashboard)
+        sys.stderr.write(f"dashboard: {write_page(data, options.dashboard)}\n")
     return sections
 
 

@@ -71,7 +71,7 @@ def comparison_sheet(records: Sequence[RunRecord], score: str | None = None) -> 
     about = f"{heading}, mean ± 95 % interval over seeds"
     # Rows whose maps saw another corpus say so themselves; the line is for what all have in common.
     usual_first = sorted(finished(records), key=lambda record: record.data.get("maps_corpus") is not None)
-    data = next((_data_line(record.data) for record in usual_first), "Data: no run finished.")
+    data = next((data_line(record.data) for record in usual_first), "Data: no run finished.")
     return Sheet(f"{regime} · {model} · {task}", about, lines, data)
 
 
@@ -96,7 +96,7 @@ def _measured_cells(runs: Sequence[RunRecord], primary: str, further: Sequence[s
     ]
 
 
-def _data_line(data: dict[str, Any]) -> str:
+def data_line(data: dict[str, Any]) -> str:
     """What the runs of a table trained and scored on, and what of the task they lack."""
     rows, available, sources = data.get("rows", {}), data.get("available", {}), data.get("sources", {})
     parts = []

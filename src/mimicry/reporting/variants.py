@@ -40,7 +40,7 @@ def variants(records: Sequence[RunRecord], apart_from: Collection[str] = ("seed"
     rows: dict[str, list[RunRecord]] = {}
     for attn, by_config in by_attn.items():
         options = {
-            fingerprint: dict(_flat(_with_corpus_by_name(_without(runs[0].config, untold), runs)))
+            fingerprint: dict(flat(_with_corpus_by_name(_without(runs[0].config, untold), runs)))
             for fingerprint, runs in by_config.items()
         }
         names = sorted({name for values in options.values() for name in values})
@@ -102,10 +102,11 @@ def _usual(values: Sequence[Any]) -> str | None:
     return None if others and others[0][1] == count else first
 
 
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Every option of a config with its dotted name, as the command line calls it."""
     for key, value in config.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from flat(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
 

@@ -22,7 +22,7 @@ def measurements(scores: dict[ModelState, float]) -> tuple[Measurement, ...]:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def make_record() -> Callable[..., RunRecord]:
     base = RunRecord(
         status="finished",
