@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from safetensors.torch import load_model, save_model
 from torch import nn
@@ -42,14 +43,18 @@ def take(folder: Path, model: nn.Module) -> tuple[Trial, ...]:
     """Loads what `keep` has written into a model of the same architecture."""
     load_model(model, folder / WEIGHTS)
     trials = json.loads((folder / TRIALS).read_text(encoding="utf-8"))
-    # JSON has no tuples.
-    return tuple(Trial(**trial | {"curve": tuple(map(tuple, trial.get("curve", ())))}) for trial in trials)
+    return tuple(Trial(**{name: _tuples(value) for name, value in trial.items()}) for trial in trials)
 
 
 def discard(folder: Path) -> None:
     """Removes what a finished run needs no more; left to the main process of those that train together."""
     if is_main_process():
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _tuples(value: Any) -> Any:
+    """JSON has lists alone."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _write(path: Path, save: Callable[[Path], object]) -> None:
