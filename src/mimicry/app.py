@@ -1,6 +1,7 @@
 """The command line: config in, run record out. The only module that imports Hydra and OmegaConf."""
 
 import logging
+import math
 import os
 import sys
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Glob
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
@@ -26,7 +30,7 @@ GROUPS = (
 OPTIONAL_GROUPS = ("maps_corpus",)
 # What may stand beside `from` on the command line.
 WITH_FROM = ("from", "analysis", "trainer")
-OPTIONS = ("seed", "rerun", "checkpoint_minutes", "adapters", "experiment", "targets")
+OPTIONS = ("seed", "rerun", "checkpoint_minutes", "adapters", "experiment", "targets", "fail_fast")
 # Parts of Hydra's messages that do not help: where it looked, and advice to add with + what no constructor accepts.
 NOISE = ("To append to", "Config search path", "provider=", "full_key", "object_type", "reference_type", "Available")
 
@@ -60,17 +64,64 @@ def composition_error(error: Exception) -> str:
 
 
 def run(config: DictConfig) -> float | None:
-    """One job: shows the record of an equal finished run, or runs and writes one. Returns the last primary score."""
+    """One job, followed if it is one of a sweep. Returns the last primary score."""
     set_up_logging()
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    choices = HydraConfig.get().runtime.choices
+    about = HydraConfig.get()
     # No setting of a run: a run that is analysed again is the same run.
     source = plain.pop("from")
     if source is not None:
-        check_source(source, list(HydraConfig.get().overrides.task))
-    check_config(plain)
-    if source is not None:
+        check_source(source, list(about.overrides.task))
+        check_config(plain)
         return analyse_again(source, plain)
+    if about.mode != RunMode.MULTIRUN:
+        return run_job(plain, about.runtime.choices)[0]
+    from mimicry.sweeps import Job, followed
+
+    sweep = Path(about.runtime.output_dir).parent
+    total, keys = swept(sweep / "multirun.yaml")
+    differs = [text for text in about.overrides.task if not keys or text.partition("=")[0] in keys]
+    job = Job(about.job.num, " ".join(differs), total)
+    with followed(job, sweep, plain["fail_fast"]) as tells:
+        check_devices(plain["trainer"])
+        score, tells.reused = run_job(plain, about.runtime.choices)
+    return score
+
+
+def swept(sweep: Path) -> tuple[int | None, list[str]]:
+    """Of a sweep, from what Hydra has written about it: how many jobs it has, and the keys in which they differ.
+
+    The number is None where only the sweeper knows, and there are no keys then.
+    """
+    about = OmegaConf.load(sweep).hydra
+    if "params" not in about.sweeper or "n_trials" in about.sweeper:
+        return about.sweeper.get("n_trials"), []
+    texts = [f"{key}={value}" for key, value in (about.sweeper.params or {}).items()]
+    parsed = OverridesParser.create().parse_overrides([*texts, *about.overrides.task])
+    # Of two overrides of one key the later wins.
+    overrides = {override.get_key_element(): override for override in parsed if override.is_sweep_override()}
+    if any(isinstance(override.value(), Glob) for override in overrides.values()):
+        return None, list(overrides)
+    return math.prod(len([*override.sweep_iterator()]) for override in overrides.values()), list(overrides)
+
+
+def check_devices(trainer: dict[str, Any]) -> None:
+    """Refuses several devices inside a sweep; ValueError with the reason."""
+    strategy, devices = trainer.get("strategy", "auto"), trainer["devices"]
+    if strategy != "auto" or devices != 1:
+        raise ValueError(
+            f"trainer: a sweep needs devices=1 and strategy=auto, got devices={devices} and strategy={strategy}: "
+            "processes of one job would each run the whole sweep; spread its jobs with hydra/launcher=... instead"
+        )
+
+
+def run_job(plain: dict[str, Any], choices: Any) -> tuple[float | None, bool]:
+    """Shows the record of an equal finished run, or runs and writes one.
+
+    Returns:
+        The last primary score, and whether the record was an earlier run's.
+    """
+    check_config(plain)
 
     from mimicry.conversion.checkpoint import Checkpoint
     from mimicry.reporting.run_record import config_fingerprint, finished_record, run_folder
@@ -82,6 +133,7 @@ def run(config: DictConfig) -> float | None:
         Path(plain["paths"]["results"]) / "runs", **identity, seed=plain["seed"], fingerprint=fingerprint
     )
     record = None if plain["rerun"] else finished_record(folder)
+    earlier = record is not None
     if record is not None:
         log.info("Finished earlier: showing its record (rerun=true runs it again).")
     else:
@@ -97,7 +149,7 @@ def run(config: DictConfig) -> float | None:
         from mimicry.reporting.console import show
 
         show(record, folder)
-    return record.value(record.stages[-1].stage, record.score_names()[0])
+    return record.value(record.stages[-1].stage, record.score_names()[0]), earlier
 
 
 def analyse_again(source: str, plain: dict[str, Any]) -> float | None:
@@ -140,8 +192,11 @@ def check_config(plain: dict[str, Any]) -> None:
     minutes = plain["checkpoint_minutes"]
     if type(minutes) not in (int, float) or not minutes > 0:
         raise ValueError(f"checkpoint_minutes must be a number > 0, got {minutes!r}")
-    if type(plain["rerun"]) is not bool:
-        raise ValueError(f"rerun must be true or false, got {plain['rerun']!r}")
+    for name in ("rerun", "fail_fast"):
+        if type(plain[name]) is not bool:
+            raise ValueError(f"{name} must be true or false, got {plain[name]!r}")
+    if not isinstance(plain["experiment"], str):
+        raise ValueError(f"experiment must be a name, got {plain['experiment']!r}")
     if plain["adapters"] not in ("merged", "separate"):
         raise ValueError(f"adapters must be merged or separate, got {plain['adapters']!r}")
     # Before the options: those of one regime are unknown to another, which would say less.

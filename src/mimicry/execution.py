@@ -14,6 +14,7 @@ import transformers
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from mimicry.assets import cache_root
+from mimicry.locks import held
 from mimicry.ranks import is_main_process
 from mimicry.recording import blank_record, with_state, with_tables
 from mimicry.regimes.job import ConversionJob
@@ -32,7 +33,7 @@ from mimicry.reporting.run_record import (
 from mimicry.reporting.tracked_analysis import log_analysis
 from mimicry.reporting.tracking import TrackedJob, Tracking, log_outcome, run_directory, wandb_run
 from mimicry.students import save_student
-from mimicry.training.resuming import StageCheckpoint
+from mimicry.training.resuming import StageCheckpoint, WholeCheckpointIO
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,8 @@ log = logging.getLogger(__name__)
 TEACHER_KEYS = ("model", "optimizer", "scheduler", "trainer", "seed")
 # In the run's folder, until it has finished: what an interrupted run goes on from.
 PROGRESS = "progress"
+# Held while a process runs what the folder is for.
+LOCK = ".lock"
 
 
 def run_and_record(
@@ -61,7 +64,16 @@ def run_and_record(
     quieten()
     parts = build_parts(build, plain)
     parts.check()
-    record = blank_record(plain, identity, fingerprint)
+    with held(folder / LOCK, "runs the same (its record will be shown)"):
+        # Whoever we have waited for may have finished it.
+        earlier = None if plain["rerun"] else finished_record(folder)
+        return earlier or _recorded(build, plain, parts, folder, blank_record(plain, identity, fingerprint))
+
+
+def _recorded(
+    build: Callable[..., Any], plain: dict[str, Any], parts: Parts, folder: Path, record: RunRecord
+) -> RunRecord:
+    """Runs, and leaves the record whatever happens."""
 
     def keep(newer: RunRecord) -> None:
         nonlocal record
@@ -198,6 +210,7 @@ def _trainer(
         enable_checkpointing=any(isinstance(callback, StageCheckpoint) for callback in callbacks),
         # Our loaders deal every process its share of training batches, and every row to measure on.
         use_distributed_sampler=False,
+        plugins=[WholeCheckpointIO()],
     )
     return trainer
 

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader
 from mimicry.attention.capture import attention_layers
 from mimicry.conversion import canonicalise
 from mimicry.data.batches import Rows, TaskBatches
+from mimicry.locks import held
 from mimicry.regimes.progress import is_kept, keep, take
 from mimicry.regimes.selection import Trial, describe, train_best
 from mimicry.regimes.stage import Stage
@@ -186,18 +187,22 @@ class Runner:
         if not stage.candidates:
             return (), False
         if stage.name == "teach":
-            if self.teacher_known:
-                log.info("teacher taken from an earlier run with the same settings (rerun=true trains it again)")
-                return take(self.teacher_folder, stage.model), True
-            folder = self.teacher_folder
-        else:
-            folder = self.progress / stage.name
-            if is_kept(folder):
-                log.info("%s: taken from the interrupted attempt at this run (rerun=true trains it again)", stage.name)
-                return take(folder, stage.model), False
+            # Jobs that start together need the same teacher: one trains it, the others wait.
+            with held(self.teacher_folder.with_suffix(".lock"), "finetunes the same teacher"):
+                if self.teacher_known:
+                    log.info("teacher taken from an earlier run with the same settings (rerun=true trains it again)")
+                    return take(self.teacher_folder, stage.model), True
+                return self._trained(stage, teacher, self.teacher_folder), False
+        folder = self.progress / stage.name
+        if is_kept(folder):
+            log.info("%s: taken from the interrupted attempt at this run (rerun=true trains it again)", stage.name)
+            return take(folder, stage.model), False
+        return self._trained(stage, teacher, folder), False
+
+    def _trained(self, stage: Stage, teacher: nn.Module | None, folder: Path) -> tuple[Trial, ...]:
         trials = train_best(stage, self._fit, lambda trained: self._judge(trained, teacher))
         keep(folder, stage.model, trials)
-        return trials, False
+        return trials
 
     def _scores(self, stage: Stage) -> tuple[Score, ...]:
         scores = []

@@ -36,8 +36,11 @@ Unit = Literal["fraction", "nats", "correlation", "nats/token", "nats/word"]
 CONVERSION: tuple[ModelState, ...] = ("teacher", "no_train", "distilled", "recovered")
 
 # Where files go, where metrics are mirrored, whether an old result may be reused, how often checkpoints are written,
-# how adapters are saved, for which experiment a run was asked and what others report: none of them changes a number.
-KEYS_WITHOUT_EFFECT = frozenset({"paths", "logger", "rerun", "checkpoint_minutes", "adapters", "experiment", "targets"})
+# how adapters are saved, for which experiment a run was asked and what others report, whether a sweep goes on after a
+# failure: none of them changes a number.
+KEYS_WITHOUT_EFFECT = frozenset(
+    {"paths", "logger", "rerun", "fail_fast", "checkpoint_minutes", "adapters", "experiment", "targets"}
+)
 
 _log = logging.getLogger(__name__)
 

@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from mimicry.data.batches import ResumableLoader
 from mimicry.training.metrics import higher_is_better
@@ -17,6 +18,18 @@ from mimicry.training.metrics import higher_is_better
 BATCHES_PER_SEED = 1_000_003
 # Beyond any seed in use.
 BATCHES_PER_PROCESS = BATCHES_PER_SEED**2
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints of which a kill never leaves half.
+
+    Lightning moves a finished file from the system's temporary folder, which may lie on another disk than the run.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        partial = Path(path).with_name(f"{Path(path).name}.partial")
+        super().save_checkpoint(checkpoint, partial, storage_options)
+        partial.replace(path)
 
 
 class StageCheckpoint(ModelCheckpoint):
