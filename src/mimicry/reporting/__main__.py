@@ -1,16 +1,18 @@
 """Collate run records: `python -m mimicry.reporting results`.
 
-Every folder with collected records (`records.jsonl`) gets its tables, figure, verdicts and provenance anew; tables of
-these and of single records, such as those below `results/runs`, are printed. With `--dashboard` one page of HTML shows
-all of them.
+Runs of an experiment below `results/runs` join `results/<experiment>/records.jsonl`. Every folder with such collected
+records gets its tables, figure, verdicts and provenance anew; tables of these and of single records are printed. With
+`--dashboard` one page of HTML shows all of them.
 """
 
 import argparse
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from mimicry.reporting.collation import (
+    Collection,
     collection,
     read_collections,
     read_records,
@@ -22,7 +24,9 @@ from mimicry.reporting.comparison import all_sheets
 from mimicry.reporting.dashboard.maps import collect_maps
 from mimicry.reporting.dashboard.page import write_page
 from mimicry.reporting.dashboard.payload import payload
+from mimicry.reporting.gathering import gather
 from mimicry.reporting.published import published_sheets
+from mimicry.reporting.run_record import RunRecord
 from mimicry.reporting.sheets import Sheet
 
 
@@ -67,23 +71,35 @@ def _parser() -> argparse.ArgumentParser:
 def _collate(options: argparse.Namespace) -> dict[str, list[Sheet]]:
     """Writes what there is to write; the sheets to print, by the name of their records."""
     single = {path: record for root in options.roots for path, record in read_single_records(root).items()}
-    found = [kept for root in options.roots for kept in read_collections(root, options.experiments)]
-    if options.save is not None:
-        records = [record for root in options.roots for record in read_records(root)]
-        if records:
-            save_records(records, options.save)
-            collect_maps(single, options.save)
-        found, single = [collection(records, options.save, options.experiments)] if records else [], {}
+    if options.save is None:
+        for root in options.roots:
+            for folder, new in gather(root, single).items():
+                sys.stderr.write(f"{folder}: {new} new record{'s' * (new > 1)}\n")
+        found = [kept for root in options.roots for kept in read_collections(root, options.experiments)]
+    else:
+        found = _saved(options, single)
+    kept = {(record.fingerprint, record.started_at) for entry in found for record in entry.records}
+    single = {path: run for path, run in single.items() if (run.fingerprint, run.started_at) not in kept}
     sections = {}
-    for kept in found:
-        write_tables(kept, options.score)
-        sections[kept.name] = [*all_sheets(kept.records, options.score), *published_sheets(kept.verdicts)]
+    for entry in found:
+        write_tables(entry, options.score)
+        sections[entry.name] = [*all_sheets(entry.records, options.score), *published_sheets(entry.verdicts)]
     if single:
         sections["single records"] = all_sheets(list(single.values()), options.score)
     if options.dashboard is not None and sections:
         data = payload(found, single, options.roots, options.experiments, options.dashboard)
         sys.stderr.write(f"dashboard: {write_page(data, options.dashboard)}\n")
     return sections
+
+
+def _saved(options: argparse.Namespace, single: Mapping[Path, RunRecord]) -> list[Collection]:
+    """All records found, as one collection in the folder asked for."""
+    records = [record for root in options.roots for record in read_records(root)]
+    if not records:
+        return []
+    save_records(records, options.save)
+    collect_maps(single, options.save)
+    return [collection(records, options.save, options.experiments)]
 
 
 if __name__ == "__main__":

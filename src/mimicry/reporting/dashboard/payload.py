@@ -42,19 +42,17 @@ def payload(
 
     Args:
         collections: records kept together, with their verdicts.
-        single: records that stand alone, by their file; those that a collection holds as well are left out.
+        single: records that stand alone, by their file.
         roots: folders whose benchmark tables (`table.csv`) are shown.
         experiments: folder with the files of the experiments.
         page: file of the page, to which links are relative.
     """
-    kept = {(record.fingerprint, record.started_at) for entry in collections for record in entry.records}
-    alone = {path: record for path, record in single.items() if (record.fingerprint, record.started_at) not in kept}
     groups, runs = [], []
     for entry in collections:
         places = dict.fromkeys(map(id, entry.records), entry.folder / COLLECTION_NAME)
         _add(groups, runs, entry.name, entry.records, places, experiments, page)
-    _add(groups, runs, LOCAL, list(alone.values()), {id(r): path for path, r in alone.items()}, experiments, page)
-    most = max([2, *(len(entry.records) for entry in collections), len(alone)])
+    _add(groups, runs, LOCAL, list(single.values()), {id(r): path for path, r in single.items()}, experiments, page)
+    most = max([2, *(len(entry.records) for entry in collections), len(single)])
     return {
         "states": STATE_LABELS,
         "student_t": [student_t(degrees) for degrees in range(1, most)],

@@ -1,0 +1,58 @@
+"""Brings the runs that an experiment has launched here into its folder of collected records."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mimicry.reporting.collation import read_records, save_records
+from mimicry.reporting.dashboard.maps import collect_maps
+from mimicry.reporting.run_record import COLLECTION_NAME, RunRecord
+
+# Where runs lie below a results folder, each with its own record.
+RUNS = "runs"
+
+
+def gather(root: Path, single: Mapping[Path, RunRecord]) -> dict[Path, int]:
+    """Adds to each `<root>/<experiment>` the runs below `<root>/runs` that were launched as part of this experiment.
+
+    Smoke runs, whose numbers mean nothing, stay out. Of two records of one configuration the finished one counts, and
+    of two finished ones the later.
+
+    Args:
+        root: results folder.
+        single: records that stand alone, by their file.
+
+    Returns:
+        The folders that have changed, and how many of their records are new.
+    """
+    launched: dict[str, dict[Path, RunRecord]] = defaultdict(dict)
+    for path, record in single.items():
+        choices = record.choices or {}
+        if path.is_relative_to(root / RUNS) and "experiments" in choices and "debug" not in choices:
+            launched[choices["experiments"]][path] = record
+    changed = {}
+    for experiment, runs in launched.items():
+        folder = root / experiment
+        kept = read_records(folder) if (folder / COLLECTION_NAME).is_file() else []
+        merged = merge(kept, list(runs.values()))
+        new = sum(record not in kept for record in merged)
+        if new:
+            save_records(merged, folder)
+            collect_maps(runs, folder)
+            changed[folder] = new
+    return changed
+
+
+def merge(kept: Sequence[RunRecord], runs: Sequence[RunRecord]) -> list[RunRecord]:
+    """One record for each configuration, those of `kept` first and in their order."""
+    best: dict[str, RunRecord] = {}
+    for record in (*kept, *runs):
+        other = best.get(record.fingerprint)
+        if other is None or _rank(record) > _rank(other):
+            best[record.fingerprint] = record
+    return list(best.values())
+
+
+def _rank(record: RunRecord) -> tuple[bool, str]:
+    # All times are UTC in one format, so that texts compare as times.
+    return record.status == "finished", record.started_at
