@@ -70,6 +70,22 @@ def test_every_dependency_line_says_why_it_is_there() -> None:
     assert [line for line in DEPENDENCIES if line not in reasons] == []
 
 
+def test_the_citation_names_the_version_and_the_paper() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["version"], citation["license"]) == (PROJECT["version"], PROJECT["license"])
+    assert "arXiv:2402.04347" in str(citation["preferred-citation"]["identifiers"])
+
+
+def test_the_layer_picture_shows_every_layer_from_top_to_bottom() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    layers = [name for layer in contracts[0]["layers"] for name in layer.split(" | ")]
+    picture = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").split("```text")[1].split("```")[0]
+    shown = [word for line in picture.splitlines() for word in re.split(r"  +| · ", line.strip()) if word in layers]
+    assert shown == layers
+
+
 def test_the_ci_script_runs_the_same_tests_as_a_person_would() -> None:
     assert (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()[-1] == "make test"
 
@@ -81,9 +97,12 @@ def test_an_installed_wheel_converts_a_model_away_from_the_repository(tmp_path: 
     (wheel,) = tmp_path.glob("mimicry-*.whl")
     variants = {path.name for path in (ROOT / "src/mimicry/attention/variants").glob("*.yaml")}
     with zipfile.ZipFile(wheel) as archive:
-        shipped = {Path(name).name for name in archive.namelist() if "attention/variants/" in name}
+        names = archive.namelist()
     assert variants
-    assert variants <= shipped
+    assert variants <= {Path(name).name for name in names if "attention/variants/" in name}
+    assert {"page.html", "style.css", "main.js"} <= {
+        Path(name).name for name in names if "reporting/dashboard/" in name
+    }
 
     installed = tmp_path / "installed"
     subprocess.run([*pip, "install", "--no-deps", f"--target={installed}", str(wheel)], check=True)
