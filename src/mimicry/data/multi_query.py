@@ -77,7 +77,7 @@ class MultiQueryRecall:
         """Nothing is left to refuse."""
 
     def load(self) -> TaskData:
-        """Draw the rows: seconds for 100,000 of 512 tokens, so none are kept on disk."""
+        """Draw the rows: a second of one core at the default sizes, six for rows of 512 tokens, so none are kept."""
         train, validation = self.num_rows
         tests = [TokenRows(self._table(validation, VALIDATION, *setting)) for setting in self.test_settings]
         names = ["validation", *(f"validation_{length}_{pairs}" for length, pairs in self.test_settings[1:])]

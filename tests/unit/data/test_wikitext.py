@@ -92,6 +92,16 @@ def test_a_file_that_cannot_be_read_is_refused_before_anything_is_loaded(tmp_pat
         WikiText("wikitext2", root=str(tmp_path)).check()
 
 
+@pytest.mark.parametrize("suffix", [".tokens", ".tokens.gz"])
+def test_a_line_that_is_no_utf8_is_named(tmp_path: Path, suffix: str) -> None:
+    broken = FIRST.encode() + b"caf\xe9\n"
+    (tmp_path / f"wiki.train{suffix}").write_bytes(gzip.compress(broken) if suffix.endswith(".gz") else broken)
+    write(tmp_path / "wiki.valid.tokens", VALID)
+    line = FIRST.count("\n") + 1
+    with pytest.raises(ValueError, match=rf"wiki\.train\.\S+:{line} must be a readable UTF-8 file, got Unicode"):
+        WikiText("wikitext2", root=str(tmp_path)).load()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -124,7 +124,7 @@ def test_a_bad_row_is_refused_with_file_and_line(tmp_path: Path, row: Any, messa
     ("name", "content", "message"),
     [
         ("train.jsonl", b"{\n", r"train\.jsonl:1: line must be a JSON object, got "),
-        ("train.jsonl", b'{"text": "\xff"}\n', r"train\.jsonl must be a readable UTF-8 file, got UnicodeDecodeError"),
+        ("train.jsonl", b'{"text": "\xff"}\n', r"train\.jsonl:1 must be a readable UTF-8 file, got UnicodeDecodeError"),
         ("train.jsonl.gz", b"plain", r"train\.jsonl\.gz must be a readable UTF-8 file, got BadGzipFile"),
     ],
 )
