@@ -5,7 +5,7 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -18,6 +18,9 @@ from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBase
 
 from mimicry.assets import AssetError
 from mimicry.ranks import is_main_process
+
+if TYPE_CHECKING:
+    from mimicry.reporting.run_record import RunRecord
 
 log = logging.getLogger("mimicry")
 
@@ -64,7 +67,7 @@ def composition_error(error: Exception) -> str:
 
 
 def run(config: DictConfig) -> float | None:
-    """One job, followed if it is one of a sweep. Returns the last primary score."""
+    """One job, followed if it is one of a sweep. Returns what a sweeper maximises."""
     set_up_logging()
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     about = HydraConfig.get()
@@ -91,11 +94,11 @@ def run(config: DictConfig) -> float | None:
 def swept(sweep: Path) -> tuple[int | None, list[str]]:
     """Of a sweep, from what Hydra has written about it: how many jobs it has, and the keys in which they differ.
 
-    The number is None where only the sweeper knows, and there are no keys then.
+    None and no keys where the sweeper decides as it goes, and writes nothing.
     """
+    if not sweep.is_file():
+        return None, []
     about = OmegaConf.load(sweep).hydra
-    if "params" not in about.sweeper or "n_trials" in about.sweeper:
-        return about.sweeper.get("n_trials"), []
     texts = [f"{key}={value}" for key, value in (about.sweeper.params or {}).items()]
     parsed = OverridesParser.create().parse_overrides([*texts, *about.overrides.task])
     # Of two overrides of one key the later wins.
@@ -119,7 +122,7 @@ def run_job(plain: dict[str, Any], choices: Any) -> tuple[float | None, bool]:
     """Shows the record of an equal finished run, or runs and writes one.
 
     Returns:
-        The last primary score, and whether the record was an earlier run's.
+        What a sweeper maximises, and whether the record was an earlier run's.
     """
     check_config(plain)
 
@@ -149,7 +152,7 @@ def run_job(plain: dict[str, Any], choices: Any) -> tuple[float | None, bool]:
         from mimicry.reporting.console import show
 
         show(record, folder)
-    return record.value(record.stages[-1].stage, record.score_names()[0]), earlier
+    return objective(record), earlier
 
 
 def analyse_again(source: str, plain: dict[str, Any]) -> float | None:
@@ -160,7 +163,7 @@ def analyse_again(source: str, plain: dict[str, Any]) -> float | None:
     folder = Path(source)
     record = analyse_run(build, folder, plain)
     show(record, folder)
-    return record.value(record.stages[-1].stage, record.score_names()[0])
+    return objective(record)
 
 
 def check_source(source: Any, overrides: list[str]) -> None:
@@ -171,6 +174,19 @@ def check_source(source: Any, overrides: list[str]) -> None:
         name = override.lstrip("+~").partition("=")[0]
         if name.partition(".")[0] not in WITH_FROM:
             raise ValueError(f"from takes {' and '.join(WITH_FROM[1:])} alone, all else is the run's, got {name}")
+
+
+def objective(record: "RunRecord") -> float | None:
+    """What a sweeper maximises: the last stage on its held-out rows if it chose on them, else its primary score.
+
+    A loss counts negative. None where there is no score.
+    """
+    last, name = record.stages[-1].stage, record.score_names()[0]
+    held_out = next((trial.held_out for trial in record.trials if trial.stage == last and trial.chosen), None)
+    if held_out is not None:
+        return held_out
+    measured = next(entry for entry in record.metrics if entry.stage == last and entry.name == name)
+    return -measured.value if measured.value is not None and measured.unit.startswith("nats") else measured.value
 
 
 def build(options: dict[str, Any]) -> Any:

@@ -123,6 +123,23 @@ def test_a_wheel_carries_what_conf_attn_shows() -> None:
     assert (CONF / "attn").resolve() == Path(REPO, "src/mimicry/attention/variants").resolve()
 
 
+@pytest.mark.parametrize(
+    ("choice", "plugin"),
+    [
+        ("hydra/launcher=cores", "hydra_joblib_launcher"),
+        ("hydra/launcher=local", "hydra_submitit_launcher"),
+        ("hydra/launcher=slurm", "hydra_submitit_launcher"),
+        ("hydra/sweeper=tuning", "hydra_optuna_sweeper"),
+    ],
+)
+def test_a_launcher_or_sweeper_fits_its_plugin(choice: str, plugin: str) -> None:
+    pytest.importorskip(f"hydra_plugins.{plugin}", reason='needs the extra "cluster"')
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        whole = compose("config", overrides=[choice], return_hydra_config=True)
+    group = choice.partition("=")[0].removeprefix("hydra/")
+    assert plugin in whole.hydra[group]._target_
+
+
 @functools.cache
 def sweep_of(name: str) -> tuple[dict, dict[str, list[str]]]:
     """An experiment's plain config, and the overrides each of its sweep's keys goes through."""
