@@ -22,6 +22,7 @@ from mimicry.regimes.parts import Parts, build_parts
 from mimicry.regimes.progress import discard
 from mimicry.reporting.attention_maps import write_attention_maps
 from mimicry.reporting.attention_report import FOLDER, AttentionTables, write_attention_report
+from mimicry.reporting.outcome import log_outcome
 from mimicry.reporting.plots import attention_maps_figure
 from mimicry.reporting.provenance import peak_memory_bytes
 from mimicry.reporting.run_record import (
@@ -31,7 +32,7 @@ from mimicry.reporting.run_record import (
     write_record,
 )
 from mimicry.reporting.tracked_analysis import log_analysis
-from mimicry.reporting.tracking import TrackedJob, Tracking, log_outcome, run_directory, wandb_run
+from mimicry.reporting.tracking import TrackedJob, Tracking, run_directory, wandb_run
 from mimicry.students import save_student
 from mimicry.training.resuming import StageCheckpoint, WholeCheckpointIO
 
@@ -41,6 +42,9 @@ log = logging.getLogger(__name__)
 TEACHER_KEYS = ("model", "optimizer", "scheduler", "trainer", "seed")
 # In the run's folder, until it has finished: what an interrupted run goes on from.
 PROGRESS = "progress"
+# What conf/config.yaml calls a run outside of any experiment.
+UNNAMED = "unnamed"
+CELL = ("regime", "model", "task", "attn", "seed", "fingerprint")
 # Held while a process runs what the folder is for.
 LOCK = ".lock"
 
@@ -128,15 +132,17 @@ def _run(
 ) -> None:
     """Runs the job under tracking; `keep` gets the record whenever it has grown, so that a crash loses nothing."""
     tracking: Tracking = build(plain["logger"])
+    experiment = plain["experiment"]
     job = TrackedJob(
         project=tracking.project,
         # New for every attempt: W&B overwrites a run that has the same id.
         id=f"{record.fingerprint}-{time.time_ns() // 1_000_000}",
         name=f"{record.regime}-{record.attn}-{record.model}-{record.task}-s{record.seed}",
-        group=f"{record.regime}-{record.model}-{record.task}",
+        group=f"{record.regime}-{record.model}-{record.task}" if experiment == UNNAMED else experiment,
         job_type=record.regime,
         tags=(record.attn, record.model, record.task),
-        config=record.config,
+        # What the runs of an experiment differ in, under names that W&B can group by.
+        config=record.config | {"cell": {name: getattr(record, name) for name in CELL}},
     )
     with wandb_run(job, folder, tracking.mode if is_main_process() else "disabled") as run:
         trainer = functools.partial(_trainer, build, plain, run, folder)

@@ -63,7 +63,7 @@ def conversion_title(attn: str, task: str, model: str, seed: int) -> str:
 
 def conversion_table(title: str, rows: Sequence[StateRow]) -> Table:
     """The table for a terminal; a state without a row shows gaps."""
-    header, *body = _cells(rows)
+    header, *body = conversion_cells(rows)
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
@@ -74,7 +74,31 @@ def conversion_table(title: str, rows: Sequence[StateRow]) -> Table:
 
 def conversion_markdown(title: str, rows: Sequence[StateRow]) -> str:
     """The same table as Markdown."""
-    return f"**{title}**\n\n{markdown_table(_cells(rows))}"
+    return f"**{title}**\n\n{markdown_table(conversion_cells(rows))}"
+
+
+def conversion_cells(rows: Sequence[StateRow]) -> list[list[str]]:
+    """The same table as its cells, the header first."""
+    by_state = {row.state: row for row in rows}
+    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
+    if not names:
+        raise ValueError(f"rows must hold at least one metric, got {rows!r}")
+    primary = names[0]
+    teacher = by_state["teacher"].metrics.get(primary) if "teacher" in by_state else None
+    headings = [metric_heading(name) for name in names]
+    from_scratch = "trained" in by_state
+    lines = [["attention", headings[0], "% of teacher", *headings[1:], "KL (nats)", "entropy (nats)", "time (s)"]]
+    for state in states_of("scratch") if from_scratch else CONVERSION:
+        row = by_state.get(state, StateRow(state, {}, None, None, None))
+        scores = [number(shown(name, row.metrics.get(name)), decimals(name)) for name in names]
+        kept = number(fraction_of_teacher(primary, row.metrics.get(primary), teacher), 1, scale=100.0)
+        costs = [number(row.kl, 3), number(row.entropy, 3), "reused" if row.reused else number(row.wall_s, 1)]
+        lines.append([STATE_LABELS[state], scores[0], kept, *scores[1:], *costs])
+    if from_scratch:
+        # There is no teacher to compare with.
+        columns = [index for index, name in enumerate(lines[0]) if name not in ("% of teacher", "KL (nats)")]
+        lines = [[cells[index] for index in columns] for cells in lines]
+    return lines
 
 
 def markdown_table(lines: Sequence[Sequence[str]]) -> str:
@@ -119,26 +143,3 @@ def fraction_of_teacher(name: str, value: float | None, teacher: float | None) -
     if name in PERPLEXITIES:
         return math.exp(teacher - value)
     return value / teacher if teacher > 0 else None
-
-
-def _cells(rows: Sequence[StateRow]) -> list[list[str]]:
-    by_state = {row.state: row for row in rows}
-    names = list(dict.fromkeys(name for row in rows for name in row.metrics))
-    if not names:
-        raise ValueError(f"rows must hold at least one metric, got {rows!r}")
-    primary = names[0]
-    teacher = by_state["teacher"].metrics.get(primary) if "teacher" in by_state else None
-    headings = [metric_heading(name) for name in names]
-    from_scratch = "trained" in by_state
-    lines = [["attention", headings[0], "% of teacher", *headings[1:], "KL (nats)", "entropy (nats)", "time (s)"]]
-    for state in states_of("scratch") if from_scratch else CONVERSION:
-        row = by_state.get(state, StateRow(state, {}, None, None, None))
-        scores = [number(shown(name, row.metrics.get(name)), decimals(name)) for name in names]
-        kept = number(fraction_of_teacher(primary, row.metrics.get(primary), teacher), 1, scale=100.0)
-        costs = [number(row.kl, 3), number(row.entropy, 3), "reused" if row.reused else number(row.wall_s, 1)]
-        lines.append([STATE_LABELS[state], scores[0], kept, *scores[1:], *costs])
-    if from_scratch:
-        # There is no teacher to compare with.
-        columns = [index for index, name in enumerate(lines[0]) if name not in ("% of teacher", "KL (nats)")]
-        lines = [[cells[index] for index in columns] for cells in lines]
-    return lines

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mimicry.reporting.run_record import RunRecord, failure_reason
+from mimicry.reporting.run_record import failure_reason
 
 if TYPE_CHECKING:
     from wandb import Run
@@ -108,14 +108,6 @@ def run_directory(run: "Run") -> Path | None:
     """Where the run keeps its files, as `wandb sync` takes it; None for a disabled run."""
     directory = Path(run.sync_dir)
     return directory if directory.is_dir() else None
-
-
-def log_outcome(run: "Run", record: RunRecord, figure: Path) -> None:
-    """Mirror a run's measurements as summary values such as `recovered/val/accuracy`, and its figure."""
-    import wandb
-
-    run.summary.update({f"{entry.stage}/{entry.name}": entry.value for entry in record.metrics})
-    run.log({"analysis/attention_maps": wandb.Image(str(figure))})
 
 
 def _open(job: TrackedJob, folder: Path, asked: str) -> "Run":

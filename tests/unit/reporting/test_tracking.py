@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import wandb
+from wandb_server import isolate_wandb
 
 from mimicry.reporting import tracking
 from mimicry.reporting.tracking import TrackedJob, resolve_mode, run_directory, wandb_run
@@ -23,17 +24,7 @@ JOB = TrackedJob("mimicry", "job1", "finetuned-hedgehog", "demo", "finetuned", (
 
 @pytest.fixture(autouse=True)
 def isolated_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """No settings, login or proxy of the user, and no host but this one."""
-    home = tmp_path / "home"
-    home.mkdir()
-    for variable in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_DIR", "WANDB_SERVICE"):
-        monkeypatch.delenv(variable, raising=False)
-    for variable in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
-        monkeypatch.setenv(variable, str(home))
-    monkeypatch.setenv("NETRC", str(home / "netrc"))
-    monkeypatch.setenv("WANDB_BASE_URL", CLOSED_PORT)
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    isolate_wandb(tmp_path / "home", CLOSED_PORT, monkeypatch)
     wandb.teardown()
     yield
     wandb.teardown()
