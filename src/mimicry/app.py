@@ -149,8 +149,11 @@ def run_job(plain: dict[str, Any], choices: Any) -> tuple[float | None, bool]:
         command = {"choices": groups, "overrides": overrides}
         record = run_and_record(build, plain, identity | command, fingerprint, folder)
     if is_main_process():
+        from mimicry.reporting.asked import note_experiment
         from mimicry.reporting.console import show
 
+        if choices.get("experiments"):
+            note_experiment(folder, choices["experiments"])
         show(record, folder)
     return objective(record), earlier
 

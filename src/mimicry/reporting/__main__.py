@@ -14,13 +14,13 @@ from pathlib import Path
 from mimicry.reporting.collation import (
     Collection,
     collection,
+    experiments_without_records,
     read_collections,
-    read_records,
-    read_single_records,
     save_records,
     write_tables,
+    write_verdicts,
 )
-from mimicry.reporting.comparison import all_sheets
+from mimicry.reporting.comparison import all_sheets, read_records, read_single_records
 from mimicry.reporting.dashboard.maps import collect_maps
 from mimicry.reporting.dashboard.page import write_page
 from mimicry.reporting.dashboard.payload import payload
@@ -86,8 +86,13 @@ def _collate(options: argparse.Namespace) -> dict[str, list[Sheet]]:
         sections[entry.name] = [*all_sheets(entry.records, options.score), *published_sheets(entry.verdicts)]
     if single:
         sections["single records"] = all_sheets(list(single.values()), options.score)
+    claims = [*found, *experiments_without_records(found, options.roots[0], options.experiments)]
+    for root in options.roots:
+        # The folder of a single experiment has its own verdicts already.
+        if options.save is None and any(root in entry.folder.parents for entry in found):
+            write_verdicts(claims, root)
     if options.dashboard is not None and sections:
-        data = payload(found, single, options.roots, options.experiments, options.dashboard)
+        data = payload(claims, single, options.roots, options.experiments, options.dashboard)
         sys.stderr.write(f"dashboard: {write_page(data, options.dashboard)}\n")
     return sections
 

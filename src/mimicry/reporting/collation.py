@@ -1,70 +1,72 @@
 """Records of one experiment in one folder, and every table, figure and verdict made of them, to commit."""
 
 import json
-import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from mimicry.reporting.comparison import all_sheets
+from mimicry.reporting.comparison import all_sheets, records_in
 from mimicry.reporting.portable import portable
 from mimicry.reporting.published import published_sheets
-from mimicry.reporting.run_record import COLLECTION_NAME, RECORD_NAME, RunRecord, parse_record
+from mimicry.reporting.run_record import COLLECTION_NAME, RunRecord
 from mimicry.reporting.schema import to_plain
 from mimicry.reporting.score_figure import score_figure
 from mimicry.reporting.targets import read_targets
 from mimicry.reporting.tidy import tidy_csv
 from mimicry.reporting.verdicts import Verdict, judge
 
-_log = logging.getLogger(__name__)
-
 
 @dataclass(frozen=True)
 class Collection:
-    """The records of an experiment, kept together, and the verdicts on its targets.
+    """The records of an experiment, kept together in `folder`, and the verdicts on its targets.
 
-    `folder` is where they lie; its name is the experiment's id.
+    An experiment that did not run has no records, and a folder that is not there.
     """
 
+    name: str
     folder: Path
     records: tuple[RunRecord, ...]
     verdicts: tuple[Verdict, ...]
 
-    @property
-    def name(self) -> str:
-        return self.folder.resolve().name
-
-
-def read_records(root: Path) -> list[RunRecord]:
-    """Every readable record below `root`, single or collected, sorted by path; a broken one is warned about."""
-    return [
-        record
-        for path in sorted([*root.rglob(RECORD_NAME), *root.rglob(COLLECTION_NAME)])
-        for record in _records_of(path)
-    ]
-
-
-def read_single_records(root: Path) -> dict[Path, RunRecord]:
-    """The readable records below `root` that stand alone, by their path."""
-    return {path: record for path in sorted(root.rglob(RECORD_NAME)) for record in _records_of(path)}
-
 
 def read_collections(root: Path, experiments: Path) -> list[Collection]:
-    """Every collection below `root`, held against the targets that `<experiments>/<its name>.yaml` states.
+    """Every collection below `root`, held against the targets of its experiment.
 
     Raises:
         ValueError: when an experiment states targets that cannot be read.
     """
-    found = [(path.parent, _records_of(path)) for path in sorted(root.rglob(COLLECTION_NAME))]
+    found = [(path.parent, records_in(path)) for path in sorted(root.rglob(COLLECTION_NAME))]
     return [collection(records, folder, experiments) for folder, records in found if records]
 
 
 def collection(records: Iterable[RunRecord], folder: Path, experiments: Path) -> Collection:
     """Records of one experiment and the verdicts on what it states."""
-    records = tuple(records)
-    targets = read_targets(experiments / f"{folder.resolve().name}.yaml")
-    return Collection(folder, records, tuple(verdict for target in targets for verdict in judge(target, records)))
+    name = experiment_name(folder, experiments)
+    return Collection(name, folder, tuple(records), _verdicts(experiments / f"{name}.yaml", records))
+
+
+def experiments_without_records(collections: Iterable[Collection], root: Path, experiments: Path) -> list[Collection]:
+    """The experiments that state targets and of which no collection is there.
+
+    Raises:
+        ValueError: when targets cannot be read.
+    """
+    known = {entry.name for entry in collections}
+    names = [path.relative_to(experiments).with_suffix("").as_posix() for path in sorted(experiments.rglob("*.yaml"))]
+    empty = {name: _verdicts(experiments / f"{name}.yaml", ()) for name in names if name not in known}
+    return [Collection(name, root / name, (), verdicts) for name, verdicts in empty.items() if verdicts]
+
+
+def experiment_name(folder: Path, experiments: Path) -> str:
+    """The id of the experiment that a folder is named after, such as `mini/some_glue`; its own name without one."""
+    parts = folder.resolve().parts[1:]
+    names = ["/".join(parts[start:]) for start in range(len(parts))]
+    return next((name for name in names if (experiments / f"{name}.yaml").is_file()), parts[-1])
+
+
+def _verdicts(experiment: Path, records: Iterable[RunRecord]) -> tuple[Verdict, ...]:
+    return tuple(verdict for target in read_targets(experiment) for verdict in judge(target, list(records)))
 
 
 def save_records(records: Iterable[RunRecord], folder: Path) -> None:
@@ -83,19 +85,25 @@ def write_tables(of: Collection, score: str | None = None) -> None:
         of: whose records lie in its folder.
         score: such as `val/f1`; None takes each task's primary metric.
     """
-    sheets, published = all_sheets(of.records, score), published_sheets(of.verdicts)
+    sheets = all_sheets(of.records, score)
     files = {
         "table.md": "\n".join(sheet.markdown() for sheet in sheets),
         "table.tex": "\n".join(sheet.latex() for sheet in sheets),
         "table.csv": tidy_csv(of.records),
         "provenance.json": json.dumps(provenance(of), indent=2, sort_keys=True) + "\n",
     }
-    if published:
-        files["paper.md"] = "\n".join(sheet.markdown() for sheet in published)
-        files["paper.tex"] = "\n".join(sheet.latex() for sheet in published)
     for name, content in files.items():
         (of.folder / name).write_text(content, encoding="utf-8")
+    write_verdicts([of], of.folder)
     score_figure(of.records, of.folder / "figure.png", score)
+
+
+def write_verdicts(collections: Iterable[Collection], folder: Path) -> None:
+    """Writes the paper's tables with our numbers beside them, and all verdicts; nothing where no target is stated."""
+    sheets = published_sheets([verdict for entry in collections for verdict in entry.verdicts])
+    if sheets:
+        (folder / "paper.md").write_text("\n".join(sheet.markdown() for sheet in sheets), encoding="utf-8")
+        (folder / "paper.tex").write_text("\n".join(sheet.latex() for sheet in sheets), encoding="utf-8")
 
 
 def provenance(of: Collection) -> dict[str, object]:
@@ -120,15 +128,3 @@ def provenance(of: Collection) -> dict[str, object]:
         "seconds_in_all": round(sum(record.wall_s for record in records), 1),
         "runs": [{"fingerprint": r.fingerprint, "seed": r.seed, "status": r.status} for r in records],
     }
-
-
-def _records_of(path: Path) -> list[RunRecord]:
-    """The readable ones of a single record's file, or of a collection's."""
-    collected = path.name == COLLECTION_NAME
-    records = []
-    for position, line in enumerate(path.read_bytes().splitlines() if collected else [path.read_bytes()], 1):
-        try:
-            records.append(parse_record(line, f"{path}:{position}" if collected else str(path)))
-        except ValueError as error:
-            _log.warning("ignoring a broken run record: %s", error)
-    return records

@@ -1,16 +1,56 @@
 """Attention variants side by side, from run records on disk."""
 
 import json
+import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from mimicry.reporting.run_record import CONVERSION, ENTROPY, KL, ModelState, RunRecord, states_of
+from mimicry.reporting.run_record import (
+    COLLECTION_NAME,
+    CONVERSION,
+    ENTROPY,
+    KL,
+    RECORD_NAME,
+    ModelState,
+    RunRecord,
+    parse_record,
+    states_of,
+)
 from mimicry.reporting.settings import settings_sheets
 from mimicry.reporting.sheets import Sheet
 from mimicry.reporting.summary import summary_sheets
 from mimicry.reporting.tables import STATE_LABELS, decimals, fraction_of_teacher, metric_heading, shown
 from mimicry.reporting.variants import final_state, finished, mean_and_interval, variants
+
+_log = logging.getLogger(__name__)
+
+
+def read_records(root: Path) -> list[RunRecord]:
+    """Every readable record below `root`, single or collected, sorted by path; a broken one is warned about."""
+    return [
+        record
+        for path in sorted([*root.rglob(RECORD_NAME), *root.rglob(COLLECTION_NAME)])
+        for record in records_in(path)
+    ]
+
+
+def read_single_records(root: Path) -> dict[Path, RunRecord]:
+    """The readable records below `root` that stand alone, by their path."""
+    return {path: record for path in sorted(root.rglob(RECORD_NAME)) for record in records_in(path)}
+
+
+def records_in(path: Path) -> list[RunRecord]:
+    """The readable ones of a single record's file, or of a collection's."""
+    collected = path.name == COLLECTION_NAME
+    records = []
+    for position, line in enumerate(path.read_bytes().splitlines() if collected else [path.read_bytes()], 1):
+        try:
+            records.append(parse_record(line, f"{path}:{position}" if collected else str(path)))
+        except ValueError as error:
+            _log.warning("ignoring a broken run record: %s", error)
+    return records
 
 
 def all_sheets(records: Sequence[RunRecord], score: str | None = None) -> list[Sheet]:

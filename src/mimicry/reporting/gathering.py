@@ -4,7 +4,9 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mimicry.reporting.collation import read_records, save_records
+from mimicry.reporting.asked import asked_by
+from mimicry.reporting.collation import save_records
+from mimicry.reporting.comparison import read_records
 from mimicry.reporting.dashboard.maps import collect_maps
 from mimicry.reporting.run_record import COLLECTION_NAME, RunRecord
 
@@ -13,7 +15,7 @@ RUNS = "runs"
 
 
 def gather(root: Path, single: Mapping[Path, RunRecord]) -> dict[Path, int]:
-    """Adds to each `<root>/<experiment>` the runs below `<root>/runs` that were launched as part of this experiment.
+    """Adds to each `<root>/<experiment>` the runs below `<root>/runs` that this experiment has asked for.
 
     Smoke runs, whose numbers mean nothing, stay out. Of two records of one configuration the finished one counts, and
     of two finished ones the later.
@@ -25,13 +27,13 @@ def gather(root: Path, single: Mapping[Path, RunRecord]) -> dict[Path, int]:
     Returns:
         The folders that have changed, and how many of their records are new.
     """
-    launched: dict[str, dict[Path, RunRecord]] = defaultdict(dict)
+    asked: dict[str, dict[Path, RunRecord]] = defaultdict(dict)
     for path, record in single.items():
-        choices = record.choices or {}
-        if path.is_relative_to(root / RUNS) and "experiments" in choices and "debug" not in choices:
-            launched[choices["experiments"]][path] = record
+        if path.is_relative_to(root / RUNS):
+            for experiment in asked_by(path.parent, record):
+                asked[experiment][path] = record
     changed = {}
-    for experiment, runs in launched.items():
+    for experiment, runs in asked.items():
         folder = root / experiment
         kept = read_records(folder) if (folder / COLLECTION_NAME).is_file() else []
         merged = merge(kept, list(runs.values()))

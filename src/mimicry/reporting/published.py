@@ -74,7 +74,9 @@ def _in_layout(source: str, verdicts: Sequence[Verdict]) -> Sheet:
     for row in dict.fromkeys(_row(verdict) for verdict in valued):
         published, ours = [f"{row}, published"], [f"{row}, ours"]
         for column in columns:
-            found = next((v for v in valued if (_row(v), _column(v)) == (row, column)), None)
+            same = [v for v in valued if (_row(v), _column(v)) == (row, column)]
+            # Several experiments may state one number, and not all of them have run.
+            found = next((v for v in same if v.ours is not None), next(iter(same), None))
             places = _DECIMALS.get(found.target.quantity, 3) if found else 0
             published.append(number(found.target.value if found else None, places))
             ours.append(GAP if found is None or found.ours is None else interval_cell(found.ours, places))

@@ -11,7 +11,8 @@ import matplotlib.image
 import pytest
 
 from mimicry.reporting.__main__ import main
-from mimicry.reporting.collation import collection, read_records, save_records, write_tables
+from mimicry.reporting.collation import collection, experiment_name, save_records, write_tables
+from mimicry.reporting.comparison import read_records
 from mimicry.reporting.intervals import interval
 from mimicry.reporting.run_record import RunRecord
 from mimicry.reporting.sheets import Sheet, latex_escaped
@@ -89,6 +90,27 @@ def test_published_numbers_stand_beside_ours_and_gaps_stay_gaps(kept: Path) -> N
     assert verdicts[0][3:6] == ["78.5 ± 1.0", "78.0 ± 25.4", "−0.5 ± 25.4"]
     assert verdicts[2][4] == "76.0 against 60.0"
     assert verdicts[2][7].endswith("a single seed: no interval")
+
+
+def test_one_file_holds_the_verdicts_on_all_experiments_those_without_a_run_too(kept: Path, tmp_path: Path) -> None:
+    experiments = tmp_path / "experiments"
+    (experiments / "mini").mkdir()
+    claim = "targets: [{quantity: kl, stage: distilled, attn: hedgehog, value: 0.2, tolerance: 0.1, source: Sec. 5}]"
+    (experiments / "mini" / "never_run.yaml").write_text(claim, encoding="utf-8")
+    assert main([str(tmp_path / "results"), "--experiments", str(experiments)]) == 0
+    text = (tmp_path / "results" / "paper.md").read_text()
+    assert "**Sec. 5**" in text
+    assert "| Sec. 5 | – | 0.200 ± 0.100 | – | – | not run at this scale |" in text
+    assert (kept / "paper.md").read_text().count("reproduced") == text.count("reproduced") == 2
+
+
+def test_a_folder_is_of_the_experiment_with_the_longest_name_that_fits(tmp_path: Path) -> None:
+    for name in ("some_glue", "mini/some_glue"):
+        (tmp_path / "mini").mkdir(exist_ok=True)
+        (tmp_path / f"{name}.yaml").touch()
+    assert experiment_name(tmp_path / "results" / "mini" / "some_glue", tmp_path) == "mini/some_glue"
+    assert experiment_name(tmp_path / "results" / "some_glue", tmp_path) == "some_glue"
+    assert experiment_name(tmp_path / "elsewhere", tmp_path) == "elsewhere"
 
 
 def test_latex_has_the_same_cells(kept: Path) -> None:

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from mimicry.reporting.__main__ import main
-from mimicry.reporting.collation import read_records
-from mimicry.reporting.comparison import comparison_sheet, group_records
+from mimicry.reporting.comparison import comparison_sheet, group_records, read_records
 from mimicry.reporting.run_record import ModelState, RunRecord, run_folder, write_record
 from mimicry.reporting.settings import settings_sheets
 from mimicry.reporting.summary import summary_sheets

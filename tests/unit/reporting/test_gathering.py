@@ -4,7 +4,9 @@ from pathlib import Path
 import pytest
 
 from mimicry.reporting.__main__ import main
-from mimicry.reporting.collation import read_collections, read_records
+from mimicry.reporting.asked import note_experiment
+from mimicry.reporting.collation import read_collections
+from mimicry.reporting.comparison import read_records
 from mimicry.reporting.gathering import merge
 from mimicry.reporting.run_record import RunRecord, run_folder, write_record
 
@@ -57,6 +59,16 @@ def test_a_second_time_nothing_is_new_and_a_later_run_is_added_behind(
     main([str(root)])
     assert seeds(root) == [0, 1, 9]
     assert (root / "some_glue" / "records.jsonl").read_bytes().startswith(before)
+
+
+def test_a_run_that_two_experiments_asked_for_joins_both(root: Path, make_record: MakeRecord) -> None:
+    (folder,) = {path.parent for path in root.rglob("record.json") if "0000" in str(path)}
+    for experiment in ("mini/other", "some_glue", "mini/other"):
+        note_experiment(folder, experiment)
+    assert (folder / "experiments.txt").read_text() == "mini/other\nsome_glue\n"
+    main([str(root)])
+    assert seeds(root) == [0, 1]
+    assert [record.seed for record in read_records(root / "mini" / "other")] == [0]
 
 
 def test_only_a_results_folder_gathers(root: Path) -> None:

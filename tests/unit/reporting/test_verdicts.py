@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import scipy.stats
 
-from mimicry.reporting.collation import read_records
+from mimicry.reporting.comparison import read_records
 from mimicry.reporting.intervals import interval
 from mimicry.reporting.run_record import Measurement, ModelState, RunRecord
 from mimicry.reporting.series import HeadGrid

@@ -41,7 +41,7 @@ def payload(
     """All data of the page.
 
     Args:
-        collections: records kept together, with their verdicts.
+        collections: records kept together, with their verdicts; without records where an experiment did not run.
         single: records that stand alone, by their file.
         roots: folders whose benchmark tables (`table.csv`) are shown.
         experiments: folder with the files of the experiments.

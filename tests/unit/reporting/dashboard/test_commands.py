@@ -3,8 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mimicry.reporting.collation import read_records
-from mimicry.reporting.comparison import group_records
+from mimicry.reporting.comparison import group_records, read_records
 from mimicry.reporting.dashboard.commands import command
 from mimicry.reporting.run_record import RunRecord
 from mimicry.reporting.variants import variants
