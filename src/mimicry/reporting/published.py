@@ -1,5 +1,6 @@
 """The paper's tables with our numbers beside the published ones, and what each comparison comes to."""
 
+import re
 from collections.abc import Sequence
 
 from mimicry.reporting.sheets import Sheet
@@ -24,7 +25,7 @@ def published_sheets(verdicts: Sequence[Verdict]) -> list[Sheet]:
     """One sheet for each table of the source that states values, in its layout; then all verdicts."""
     if not verdicts:
         return []
-    sources = dict.fromkeys(verdict.target.source for verdict in verdicts if verdict.target.value is not None)
+    sources = sorted({verdict.target.source for verdict in verdicts if verdict.target.value is not None}, key=_natural)
     tables = [_in_layout(source, [v for v in verdicts if v.target.source == source]) for source in sources]
     lines = [HEADER, *(verdict_cells(verdict) for verdict in verdicts)]
     return [*tables, Sheet("Verdicts", "ours: mean ± 95 % interval over seeds, in the units of the claim", lines)]
@@ -69,9 +70,11 @@ def claim(target: Target) -> str:
 def _in_layout(source: str, verdicts: Sequence[Verdict]) -> Sheet:
     """Attentions down, tasks across; of each attention one row as published and one of ours."""
     valued = [verdict for verdict in verdicts if verdict.target.value is not None]
-    columns = list(dict.fromkeys(_column(verdict) for verdict in valued))
+    # As the paper has them: what is converted first, the mean of the tasks last.
+    columns = list(dict.fromkeys(map(_column, sorted(valued, key=lambda verdict: verdict.target.task is None))))
+    rows = dict.fromkeys(map(_row, sorted(valued, key=lambda verdict: verdict.target.stage != "teacher")))
     lines = [["attention", *columns]]
-    for row in dict.fromkeys(_row(verdict) for verdict in valued):
+    for row in rows:
         published, ours = [f"{row}, published"], [f"{row}, ours"]
         for column in columns:
             same = [v for v in valued if (_row(v), _column(v)) == (row, column)]
@@ -84,8 +87,15 @@ def _in_layout(source: str, verdicts: Sequence[Verdict]) -> Sheet:
     return Sheet(source, f"ours: mean ± 95 % interval over seeds; {GAP} not run at this scale", lines)
 
 
+def _natural(text: str) -> list[tuple[str, int]]:
+    """To sort Table 10 behind Table 9."""
+    return [(word, int(digits or 0)) for word, digits in re.findall(r"(\D+)(\d*)", text)]
+
+
 def _row(verdict: Verdict) -> str:
     target = verdict.target
+    if target.stage == "teacher":
+        return STATE_LABELS["teacher"]
     late = target.stage in ("recovered", "trained")
     return target.attn if late else f"{target.attn}, {STATE_LABELS[target.stage]}"
 

@@ -1,5 +1,6 @@
 """Scores of all variants side by side, as dots with their intervals."""
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +23,8 @@ COLOURS: dict[ModelState, str] = {
     "trained": "#009E73",
 }
 MARKERS: dict[ModelState, str] = {"no_train": "o", "distilled": "s", "recovered": "D", "trained": "D"}
+# Characters in a line of a row's label: some name several options.
+_LABEL = 38
 
 
 def score_figure(records: Sequence[RunRecord], path: Path, score: str | None = None) -> Path | None:
@@ -40,8 +43,8 @@ def score_figure(records: Sequence[RunRecord], path: Path, score: str | None = N
     groups = {key: runs for key, group in group_records(records).items() if (runs := finished(group))}
     if not groups:
         return None
-    rows = [variants(runs) for runs in groups.values()]
-    heights = [max(2, len(labels)) for labels in rows]
+    rows = [{textwrap.fill(label, _LABEL): same for label, same in variants(runs).items()} for runs in groups.values()]
+    heights = [max(2, sum(0.6 + 0.4 * (1 + label.count("\n")) for label in labels)) for labels in rows]
     figure = Figure(figsize=(8.0, 0.36 * sum(heights) + 1.25 * len(rows)), layout="constrained")
     axes = figure.subplots(len(rows), 1, squeeze=False, height_ratios=heights)[:, 0]
     for ax, (key, runs), labels in zip(axes, groups.items(), rows, strict=True):

@@ -49,11 +49,10 @@ def variants(records: Sequence[RunRecord], apart_from: Collection[str] = ("seed"
         }
         for fingerprint, runs in by_config.items():
             values = options[fingerprint]
-            told = [
-                f"{_short(name)}={values[name]}"
-                for name in names
-                if name in values and repr(values[name]) != usual[name]
-            ]
+            differing = [name for name in names if name in values and repr(values[name]) != usual[name]]
+            # What only some of them know came with later code, mostly: it is told if nothing else tells them apart.
+            known = [name for name in differing if all(name in others for others in options.values())]
+            told = [f"{_short(name)}={values[name]}" for name in known or differing]
             label = f"{attn} ({', '.join(told)})" if told else attn
             rows[f"{label} ({fingerprint[:6]})" if label in rows else label] = runs
     return rows

@@ -86,6 +86,13 @@ def test_where_no_setting_is_the_usual_one_all_are_named(make_record: MakeRecord
     assert [line[0] for line in lines[1:]] == ["hedgehog (epochs=0)", "hedgehog (epochs=4)"]
 
 
+def test_an_option_that_came_later_is_not_told(make_record: MakeRecord) -> None:
+    older = [make_record(seed=seed, config={"attn": {"bias": True}}) for seed in (0, 1)]
+    newer = make_record(config={"attn": {"bias": False, "backend": "auto"}, "rerun": False})
+    lines = comparison_sheet([*older, newer]).lines
+    assert [line[0] for line in lines[1:]] == ["hedgehog", "hedgehog (bias=False)"]
+
+
 def test_a_row_whose_maps_saw_another_corpus_names_the_corpus(make_record: MakeRecord) -> None:
     here = [make_record(seed=seed, config={"maps_corpus": None}) for seed in (0, 1)]
     corpus = {"name": "movie_reviews", "source": "reviews.tsv", "fingerprint": "e" * 64, "rows": 9}

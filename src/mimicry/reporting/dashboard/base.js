@@ -44,7 +44,12 @@ const intervalText = (of, places) =>
 
 function intervalNode(of, places) {
   if (of == null) return el("span", { class: "gap" }, GAP);
-  return el("span", {}, number(of.mean, places), of.half == null ? null : el("span", { class: "spread" }, ` ± ${number(of.half, places)}`));
+  return el(
+    "span",
+    {},
+    number(of.mean, places),
+    of.half == null ? null : el("span", { class: "spread" }, ` ± ${number(of.half, places)}`),
+  );
 }
 
 function seconds(value) {
@@ -55,8 +60,27 @@ function seconds(value) {
 const bytes = (value) => (value == null ? GAP : `${number(value / 2 ** 30, 2)} GiB`);
 
 // Okabe and Ito's colours, which people who confuse red and green can tell apart; ink stands for black.
-const COLOURS = { hedgehog: "#0072B2", taylor: "#E69F00", cosformer: "#009E73", performer: "#D55E00", elu: "#CC79A7", t2r: "#56B4E9", relu: "#B8A900" };
-const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "x", "cross", "triangle-down", "star", "pentagon", "hexagon"];
+const COLOURS = {
+  hedgehog: "#0072B2",
+  taylor: "#E69F00",
+  cosformer: "#009E73",
+  performer: "#D55E00",
+  elu: "#CC79A7",
+  t2r: "#56B4E9",
+  relu: "#B8A900",
+};
+const SYMBOLS = [
+  "circle",
+  "square",
+  "diamond",
+  "triangle-up",
+  "x",
+  "cross",
+  "triangle-down",
+  "star",
+  "pentagon",
+  "hexagon",
+];
 const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
 const ATTENTIONS = distinct(DATA.runs.map((run) => run.attn)).sort();
 

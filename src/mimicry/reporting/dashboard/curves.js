@@ -5,40 +5,101 @@ const curveChoice = {};
 function training(runs) {
   const place = section("training");
   clear(place);
-  const about = "What was logged while a stage trained, of the settings that won; one line for each run, dashed by seed.";
+  const about =
+    "What was logged while a stage trained, of the settings that won; one line for each run, dashed by seed.";
   place.append(el("h2", {}, "Training"), el("p", { class: "note" }, about));
-  const entries = runs.flatMap((run) => run.curves.filter((curve) => curve.x_name === "step").map((curve) => ({ run, curve })));
-  if (!entries.length) return place.append(empty("No run that matches the filters has curves of training in its record; older records have none."));
-  const tables = distinct(entries.map(({ run }) => String(run.group))).map((index) => [index, `${DATA.groups[index].task} · ${DATA.groups[index].model} · ${DATA.groups[index].source}`]);
+  const entries = runs.flatMap((run) =>
+    run.curves.filter((curve) => curve.x_name === "step").map((curve) => ({ run, curve })),
+  );
+  if (!entries.length)
+    return place.append(
+      empty("No run that matches the filters has curves of training in its record; older records have none."),
+    );
+  const tables = distinct(entries.map(({ run }) => String(run.group))).map((index) => [
+    index,
+    `${DATA.groups[index].task} · ${DATA.groups[index].model} · ${DATA.groups[index].source}`,
+  ]);
   curveChoice.table = stillThere(tables, curveChoice.table);
   const here = entries.filter(({ run }) => String(run.group) === curveChoice.table);
-  const names = distinct(here.map(({ curve }) => `${curve.stage}|${curve.name}`)).map((key) => [key, `${key.split("|")[1]} (${DATA.states[key.split("|")[0]] ?? key.split("|")[0]})`]);
+  const names = distinct(here.map(({ curve }) => `${curve.stage}|${curve.name}`)).map((key) => [
+    key,
+    `${key.split("|")[1]} (${DATA.states[key.split("|")[0]] ?? key.split("|")[0]})`,
+  ]);
   curveChoice.name = stillThere(names, curveChoice.name);
-  const again = (name) => (value) => { curveChoice[name] = value; training(matching()); };
-  place.append(el("div", { class: "controls" }, choice("Task", tables, curveChoice.table, again("table")), choice("Curve", names, curveChoice.name, again("name"))));
+  const again = (name) => (value) => {
+    curveChoice[name] = value;
+    training(matching());
+  };
+  place.append(
+    el(
+      "div",
+      { class: "controls" },
+      choice("Task", tables, curveChoice.table, again("table")),
+      choice("Curve", names, curveChoice.name, again("name")),
+    ),
+  );
   const shown = here.filter(({ curve }) => `${curve.stage}|${curve.name}` === curveChoice.name);
   place.append(plot("Curves of training", () => lines(shown, "step", curveChoice.name.split("|")[1])));
 }
 
+const CURVES = {
+  "analysis/monotonicity|q.k": ["Weight over dot product", "q·k", "attention weight"],
+  "analysis/entropy_histogram|entropy_normalised": [
+    "Distribution of entropy",
+    "entropy / log(visible keys)",
+    "share of queries",
+  ],
+  "analysis/kl|position": ["KL over position", "position of the query (tokens)", "KL (nats)"],
+  "analysis/entropy_normalised|position": [
+    "Entropy over position",
+    "position of the query (tokens)",
+    "entropy / log(visible keys)",
+  ],
+};
+
 function monotonicity(runs) {
   const place = section("monotonicity");
   clear(place);
-  const about = "Attention weight over the dot product q·k. Softmax rises with it; a map under which it falls or lies flat mixes up what the trained model tells apart. Bands are the recorded spread.";
+  const about =
+    "Attention weight over the dot product q·k. Softmax rises with it; a map under which it falls or lies flat mixes up what the trained model tells apart. Bands are the recorded spread. Other curves of attention can be chosen where they were recorded.";
   place.append(el("h2", {}, "Monotonicity"), el("p", { class: "note" }, about));
-  const entries = runs.flatMap((run) => run.curves.filter((curve) => curve.name === "analysis/monotonicity").map((curve) => ({ run, curve })));
-  if (!entries.length) return place.append(empty("No run that matches the filters has recorded its weights over dot products."));
-  const tables = distinct(entries.map(({ run }) => `${run.group}|${run.seed}`)).map((key) => {
+  const entries = runs.flatMap((run) =>
+    run.curves.filter((curve) => curve.name.startsWith("analysis/")).map((curve) => ({ run, curve })),
+  );
+  if (!entries.length)
+    return place.append(empty("No run that matches the filters has recorded its weights over dot products."));
+  const again = (name) => (value) => {
+    curveChoice[name] = value;
+    monotonicity(matching());
+  };
+  const kind = ({ curve }) => `${curve.name}|${curve.x_name}`;
+  const kinds = distinct(entries.map(kind)).map((key) => [key, CURVES[key]?.[0] ?? key.replace("|", " over ")]);
+  curveChoice.kind = stillThere(kinds, curveChoice.kind ?? "analysis/monotonicity|q.k");
+  const alike = entries.filter((entry) => kind(entry) === curveChoice.kind);
+  const tables = distinct(alike.map(({ run }) => `${run.group}|${run.seed}`)).map((key) => {
     const [index, seed] = key.split("|");
-    return [key, `${DATA.groups[index].task} · ${DATA.groups[index].model} · ${DATA.groups[index].source} · seed ${seed}`];
+    const of = DATA.groups[index];
+    return [key, `${of.task} · ${of.model} · ${of.source} · seed ${seed}`];
   });
   curveChoice.place = stillThere(tables, curveChoice.place);
-  const here = entries.filter(({ run }) => `${run.group}|${run.seed}` === curveChoice.place);
-  const stages = distinct(here.map(({ curve }) => curve.stage)).map((stage) => [stage, DATA.states[stage] ?? stage]);
+  const here = alike.filter(({ run }) => `${run.group}|${run.seed}` === curveChoice.place);
+  const order = Object.keys(DATA.states);
+  const stages = distinct(here.map(({ curve }) => curve.stage))
+    .sort((a, b) => order.indexOf(a) - order.indexOf(b))
+    .map((stage) => [stage, DATA.states[stage] ?? stage]);
   curveChoice.stage = stillThere(stages, curveChoice.stage ?? stages.at(-1)[0]);
-  const again = (name) => (value) => { curveChoice[name] = value; monotonicity(matching()); };
-  place.append(el("div", { class: "controls" }, choice("Task and seed", tables, curveChoice.place, again("place")), choice("State", stages, curveChoice.stage, again("stage"))));
+  place.append(
+    el(
+      "div",
+      { class: "controls" },
+      choice("Curve", kinds, curveChoice.kind, again("kind")),
+      choice("Task and seed", tables, curveChoice.place, again("place")),
+      choice("State", stages, curveChoice.stage, again("stage")),
+    ),
+  );
   const shown = here.filter(({ curve }) => curve.stage === curveChoice.stage);
-  place.append(plot("Attention weight over dot product", () => lines(shown, shown[0].curve.x_name.replace("q.k", "q·k"), "attention weight")));
+  const [title, x, y] = CURVES[curveChoice.kind] ?? [kinds[0][1], shown[0].curve.x_name, shown[0].curve.name];
+  place.append(plot(title, () => lines(shown, x, y)));
 }
 
 function lines(entries, xName, yName) {
@@ -46,13 +107,35 @@ function lines(entries, xName, yName) {
   const traces = entries.flatMap(({ run, curve }) => {
     const dash = DASHES[(labels.length > ATTENTIONS.length ? labels.indexOf(run.label) : run.seed) % DASHES.length];
     const line = {
-      type: "scatter", mode: curve.x.length > 1 ? "lines" : "markers", name: plain(`${run.label} · seed ${run.seed}`), x: curve.x, y: curve.y,
-      line: { color: colour(run.attn), width: 1.8, dash }, marker: { color: colour(run.attn), size: 8 }, legendgroup: run.label,
-      hovertext: curve.x.map((x, index) => `<b>${plain(run.label)}</b> · seed ${run.seed}<br>${plain(xName)} ${number(x, xName === "step" ? 0 : 2)}: ${number(curve.y[index], 4)}`), hoverinfo: "text",
+      type: "scatter",
+      mode: curve.x.length > 1 ? "lines" : "markers",
+      name: plain(`${run.label} · seed ${run.seed}`),
+      x: curve.x,
+      y: curve.y,
+      line: { color: colour(run.attn), width: 1.8, dash },
+      marker: { color: colour(run.attn), size: 8 },
+      legendgroup: run.label,
+      hovertext: curve.x.map(
+        (x, index) =>
+          `<b>${plain(run.label)}</b> · seed ${run.seed}<br>${plain(xName)} ${number(x, xName === "step" ? 0 : 2)}: ${number(curve.y[index], 4)}`,
+      ),
+      hoverinfo: "text",
     };
     if (!curve.low.length) return [line];
-    const edge = { type: "scatter", mode: "lines", x: curve.x, line: { width: 0 }, hoverinfo: "skip", showlegend: false, legendgroup: run.label };
-    return [{ ...edge, y: curve.low }, { ...edge, y: curve.high, fill: "tonexty", fillcolor: `${toHex(colour(run.attn))}1f` }, line];
+    const edge = {
+      type: "scatter",
+      mode: "lines",
+      x: curve.x,
+      line: { width: 0 },
+      hoverinfo: "skip",
+      showlegend: false,
+      legendgroup: run.label,
+    };
+    return [
+      { ...edge, y: curve.low },
+      { ...edge, y: curve.high, fill: "tonexty", fillcolor: `${toHex(colour(run.attn))}1f` },
+      line,
+    ];
   });
   return { traces, options: { xaxis: axis(plain(xName)), yaxis: axis(plain(yName)), height: 420 } };
 }

@@ -10,7 +10,8 @@ const FILTERS = [
 const chosen = Object.fromEntries(FILTERS.map(([key]) => [key, new Set()]));
 
 // Of one filter any choice will do, of several filters all must hold; none chosen means all.
-const matching = () => DATA.runs.filter((run) => FILTERS.every(([key, , value]) => !chosen[key].size || chosen[key].has(value(run))));
+const matching = () =>
+  DATA.runs.filter((run) => FILTERS.every(([key, , value]) => !chosen[key].size || chosen[key].has(value(run))));
 
 function drawFilters(changed) {
   const fields = FILTERS.map(([key, title, value]) => {
@@ -21,7 +22,12 @@ function drawFilters(changed) {
         changed();
       };
       const swatch = key === "attn" && el("span", { class: "swatch", style: `background:${tint(text)}` });
-      return el("label", { class: "pill" }, el("input", { type: "checkbox", name: key, value: text, onchange: toggle }), el("span", {}, swatch || null, text));
+      return el(
+        "label",
+        { class: "pill" },
+        el("input", { type: "checkbox", name: key, value: text, onchange: toggle }),
+        el("span", {}, swatch || null, text),
+      );
     };
     return el("fieldset", {}, el("legend", {}, title), el("div", { class: "pills" }, values.map(pill)));
   });
@@ -35,6 +41,9 @@ function drawFilters(changed) {
 }
 
 function tellCount(runs) {
-  const text = runs.length === DATA.runs.length ? `all ${runs.length} runs` : `${runs.length} of ${DATA.runs.length} runs`;
-  document.querySelectorAll(".shown").forEach((node) => { node.textContent = text; });
+  const text =
+    runs.length === DATA.runs.length ? `all ${runs.length} runs` : `${runs.length} of ${DATA.runs.length} runs`;
+  document.querySelectorAll(".shown").forEach((node) => {
+    node.textContent = text;
+  });
 }

@@ -5,10 +5,14 @@ const mapChoice = { layer: 0, head: 0 };
 function maps(runs) {
   const place = section("maps");
   clear(place);
-  const about = "The weights of every head on one sentence, teacher and student side by side on one scale. Rows are queries, columns keys; the weight is in the cell under the pointer.";
+  const about =
+    "The weights of every head on one sentence, teacher and student side by side on one scale. Rows are queries, columns keys; the weight is in the cell under the pointer.";
   place.append(el("h2", {}, "Attention maps"), el("p", { class: "note" }, about));
   const able = runs.filter((run) => run.maps);
-  if (!able.length) return place.append(empty("No run that matches the filters has left its attention maps where the dashboard was built."));
+  if (!able.length)
+    return place.append(
+      empty("No run that matches the filters has left its attention maps where the dashboard was built."),
+    );
   const options = able.map((run) => [run.id, runTitle(run)]);
   mapChoice.run = stillThere(options, mapChoice.run);
   const run = able.find((entry) => entry.id === mapChoice.run);
@@ -18,10 +22,27 @@ function maps(runs) {
   const panels = el("div", { class: "panels" });
   const show = () => {
     clear(panels);
-    const sides = [["teacher", "Teacher (softmax)"], ["student", run.label]].filter(([name]) => run.maps[name] != null);
-    const both = sides.map(([name, title]) => ({ title, weights: headWeights(run.maps, name, mapChoice.layer, mapChoice.head) }));
+    const sides = [
+      ["teacher", "Teacher (softmax)"],
+      ["student", run.label],
+    ].filter(([name]) => run.maps[name] != null);
+    const both = sides.map(([name, title]) => ({
+      title,
+      weights: headWeights(run.maps, name, mapChoice.layer, mapChoice.head),
+    }));
     const top = Math.max(...both.flatMap(({ weights }) => weights.flat()));
-    panels.append(...both.map(({ title, weights }) => el("div", {}, el("h3", {}, title), plot(`Attention of ${title}, layer ${mapChoice.layer}, head ${mapChoice.head}`, () => weightsMap(weights, run.maps.tokens, top)))));
+    panels.append(
+      ...both.map(({ title, weights }) =>
+        el(
+          "div",
+          {},
+          el("h3", {}, title),
+          plot(`Attention of ${title}, layer ${mapChoice.layer}, head ${mapChoice.head}`, () =>
+            weightsMap(weights, run.maps.tokens, top),
+          ),
+        ),
+      ),
+    );
   };
   const slider = (name, count) => {
     const told = el("output", {}, String(mapChoice[name]));
@@ -30,10 +51,32 @@ function maps(runs) {
       told.textContent = event.target.value;
       show();
     };
-    return el("label", {}, `${name} (of ${count})`, el("span", { class: "ticks" }, el("input", { type: "range", name, min: 0, max: count - 1, step: 1, value: mapChoice[name], oninput: move }), told));
+    return el(
+      "label",
+      {},
+      `${name} (of ${count})`,
+      el(
+        "span",
+        { class: "ticks" },
+        el("input", { type: "range", name, min: 0, max: count - 1, step: 1, value: mapChoice[name], oninput: move }),
+        told,
+      ),
+    );
   };
-  const again = (value) => { mapChoice.run = value; maps(matching()); };
-  place.append(el("div", { class: "controls" }, choice("Run", options, mapChoice.run, again), slider("layer", layers), slider("head", heads)), panels);
+  const again = (value) => {
+    mapChoice.run = value;
+    maps(matching());
+  };
+  place.append(
+    el(
+      "div",
+      { class: "controls" },
+      choice("Run", options, mapChoice.run, again),
+      slider("layer", layers),
+      slider("head", heads),
+    ),
+    panels,
+  );
   show();
 }
 
@@ -42,12 +85,39 @@ function headWeights(stored, name, layer, head) {
   const [, heads, n] = stored.shape;
   const bytes = atob(stored[name]);
   const start = (layer * heads + head) * n * n;
-  return Array.from({ length: n }, (_, row) => Array.from({ length: n }, (_, column) => bytes.charCodeAt(start + row * n + column) / 255));
+  return Array.from({ length: n }, (_, row) =>
+    Array.from({ length: n }, (_, column) => bytes.charCodeAt(start + row * n + column) / 255),
+  );
 }
 
 function weightsMap(weights, tokens, zmax) {
-  const ticks = { tickvals: tokens.map((_, index) => index), ticktext: tokens.map(plain), showgrid: false, ticks: "", tickfont: { size: tokens.length > 30 ? 8 : 10.5 } };
-  const hover = weights.map((row, from) => row.map((weight, to) => `${plain(tokens[from])} → ${plain(tokens[to])}<br><b>${number(weight, 3)}</b>`));
-  const trace = { type: "heatmap", z: weights, zmin: 0, zmax, colorscale: "Cividis", hovertext: hover, hoverinfo: "text", colorbar: { thickness: 10, outlinewidth: 0 } };
-  return { traces: [trace], options: { xaxis: axis("key", { ...ticks, tickangle: -60 }), yaxis: axis("query", { ...ticks, autorange: "reversed" }), height: 440, margin: { l: 60, r: 8, t: 8, b: 60 } } };
+  const ticks = {
+    tickvals: tokens.map((_, index) => index),
+    ticktext: tokens.map(plain),
+    showgrid: false,
+    ticks: "",
+    tickfont: { size: tokens.length > 30 ? 8 : 10.5 },
+  };
+  const hover = weights.map((row, from) =>
+    row.map((weight, to) => `${plain(tokens[from])} → ${plain(tokens[to])}<br><b>${number(weight, 3)}</b>`),
+  );
+  const trace = {
+    type: "heatmap",
+    z: weights,
+    zmin: 0,
+    zmax,
+    colorscale: "Cividis",
+    hovertext: hover,
+    hoverinfo: "text",
+    colorbar: { thickness: 10, outlinewidth: 0 },
+  };
+  return {
+    traces: [trace],
+    options: {
+      xaxis: axis("key", { ...ticks, tickangle: -60 }),
+      yaxis: axis("query", { ...ticks, autorange: "reversed" }),
+      height: 440,
+      margin: { l: 60, r: 8, t: 8, b: 60 },
+    },
+  };
 }

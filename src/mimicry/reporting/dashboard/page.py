@@ -16,6 +16,7 @@ SCRIPTS = (
     "plots",
     "filters",
     "leaderboard",
+    "fidelity",
     "curves",
     "heads",
     "maps",

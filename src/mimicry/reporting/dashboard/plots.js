@@ -1,11 +1,28 @@
 // Figures: in the colours of the page, drawn when they come into view, all of them before printing.
 
-const CONFIG = { displaylogo: false, displayModeBar: "hover", responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"] };
+const CONFIG = {
+  displaylogo: false,
+  displayModeBar: "hover",
+  responsive: true,
+  modeBarButtonsToRemove: ["lasso2d", "select2d", "autoScale2d"],
+};
 const drawn = new Map();
-const seen = new IntersectionObserver((entries) => entries.forEach((entry) => entry.isIntersecting && draw(entry.target)), { rootMargin: "200px" });
+const seen = new IntersectionObserver(
+  (entries) => entries.forEach((entry) => entry.isIntersecting && draw(entry.target)),
+  { rootMargin: "200px" },
+);
 
 function axis(title, options = {}) {
-  return { title: { text: title, standoff: 8 }, gridcolor: css("--line"), linecolor: css("--line"), zeroline: false, automargin: true, ticks: "outside", tickcolor: css("--line"), ...options };
+  return {
+    title: { text: title, standoff: 8 },
+    gridcolor: css("--line"),
+    linecolor: css("--line"),
+    zeroline: false,
+    automargin: true,
+    ticks: "outside",
+    tickcolor: css("--line"),
+    ...options,
+  };
 }
 
 function layout(options = {}) {
@@ -14,7 +31,12 @@ function layout(options = {}) {
     plot_bgcolor: "transparent",
     font: { family: css("--sans"), size: 12.5, color: ink() },
     margin: { l: 56, r: 16, t: 34, b: 44 },
-    hoverlabel: { bgcolor: css("--raised"), bordercolor: css("--line"), font: { family: css("--sans"), size: 13, color: ink() }, align: "left" },
+    hoverlabel: {
+      bgcolor: css("--raised"),
+      bordercolor: css("--line"),
+      font: { family: css("--sans"), size: 13, color: ink() },
+      align: "left",
+    },
     legend: { orientation: "h", yanchor: "top", y: -0.22, x: 0, font: { size: 12 } },
     modebar: { bgcolor: "transparent", color: css("--line"), activecolor: css("--quiet") },
     height: 380,

@@ -200,7 +200,14 @@ def test_every_figure_is_drawn_when_it_comes_into_view(opened: Page) -> None:
     for section in ("fidelity", "training", "heads", "monotonicity", "maps", "speed"):
         opened.drawn(section)
     assert len(opened.texts("#heads .plot")) == 4
-    assert opened.texts("#paper .chip")[:3] == ["1 differs", "1 not run at this scale", "2 reproduced"]
+
+
+def test_verdicts_can_be_narrowed_to_those_of_a_kind(opened: Page) -> None:
+    assert opened.texts("#paper .pill") == ["2 reproduced", "1 differs", "1 not run at this scale"]
+    assert len(opened.texts("#paper .chip")) == 4
+    opened.click("#paper input[value=differs]")
+    assert opened.texts("#paper .chip") == ["differs"]
+    assert "−16.4 ± 1.2" in opened.texts("#paper td")
 
 
 def test_the_quantity_and_the_run_of_the_heat_maps_can_be_chosen(opened: Page) -> None:
