@@ -33,7 +33,7 @@ GROUPS = (
 OPTIONAL_GROUPS = ("maps_corpus",)
 # What may stand beside `from` on the command line.
 WITH_FROM = ("from", "analysis", "trainer")
-OPTIONS = ("seed", "rerun", "checkpoint_minutes", "adapters", "experiment", "targets", "fail_fast")
+OPTIONS = ("seed", "from", "rerun", "checkpoint_minutes", "adapters", "experiment", "targets", "fail_fast")
 # Parts of Hydra's messages that do not help: where it looked, and advice to add with + what no constructor accepts.
 NOISE = ("To append to", "Config search path", "provider=", "full_key", "object_type", "reference_type", "Available")
 
@@ -71,7 +71,7 @@ def run(config: DictConfig) -> float | None:
     set_up_logging()
     plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     about = HydraConfig.get()
-    # No setting of a run: a run that is analysed again is the same run.
+    # No setting of a run: one that is analysed again is the same run.
     source = plain.pop("from")
     if source is not None:
         check_source(source, list(about.overrides.task))

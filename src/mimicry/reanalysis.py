@@ -13,12 +13,11 @@ from mimicry.recording import with_attention, with_tables
 from mimicry.regimes.job import ConversionJob
 from mimicry.regimes.parts import build_parts
 from mimicry.regimes.reload import reload
-from mimicry.regimes.runner import analysed_batches
 from mimicry.reporting.attention_maps import write_attention_maps
 from mimicry.reporting.attention_report import FOLDER, read_tables, write_attention_report
 from mimicry.reporting.plots import attention_maps_figure
 from mimicry.reporting.run_record import RECORD_NAME, ModelState, RunRecord, read_record, write_record
-from mimicry.training.attention_analysis import moved, summarise_attention
+from mimicry.training.attention_analysis import analyse_state
 
 log = logging.getLogger(__name__)
 
@@ -82,10 +81,9 @@ def _measured(job: ConversionJob, record: RunRecord, folder: Path, trainer: Any)
         states = {"teacher": job.teacher, **states}
     rows, tables, analysis = next(iter(job.batches.validation.values())), read_tables(folder), job.parts.analysis
     for state, model in states.items():
-        teacher = job.teacher or model
-        batches = analysed_batches(job.batches.measuring(rows), analysis.rows)
-        with moved([teacher, model], trainer.strategy.root_device):
-            attention = summarise_attention(teacher, model, batches, analysis.full)
+        attention = analyse_state(
+            job.teacher or model, model, job.batches, rows, analysis, trainer.strategy.root_device
+        )
         record, tables = with_attention(record, state, attention), with_tables(tables, state, attention)
         log.info("%s: attention analysed", state.replace("_", " "))
     return record, tables

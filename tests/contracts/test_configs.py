@@ -40,10 +40,7 @@ def _root(monkeypatch: pytest.MonkeyPatch) -> None:
 def composed(*overrides: str) -> dict:
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("config", overrides=list(overrides))
-    plain = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
-    # No setting of a run, and taken out before settings are checked.
-    assert plain.pop("from") is None
-    return plain
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
 @pytest.mark.parametrize("option", OPTIONS)

@@ -86,6 +86,8 @@ class ConversionJob:
         # Known by now: an image model's length is read from its config, which `load` has fetched.
         assert parts.max_length is not None
         parts.check_length()
+        if parts.analysis.full is not None:
+            parts.analysis.full.lengths.check(model)
         encoder = parts.task.encoder(self.processor, parts.max_length)
         # Texts may be scored with more context than they are trained with.
         scoring = getattr(parts.task, "scoring_encoder", parts.task.encoder)(self.processor, parts.max_length)

@@ -115,6 +115,11 @@ class Parts:
         stride = getattr(self.task, "stride", None)
         if stride is not None and length is not None and stride >= length:
             raise ValueError(f"task.stride must be < {length}, the tokens of a row, got {stride}")
+        longest = max(self.analysis.full.lengths.tokens, default=0) if self.analysis.full else 0
+        if attention.max_length is not None and attention.max_length < longest:
+            raise ValueError(
+                f"attn: its max_length must be >= {longest}, of analysis.full.lengths, got {attention.max_length}"
+            )
 
 
 def build_parts(build: Callable[..., Any], plain: dict[str, Any]) -> Parts:

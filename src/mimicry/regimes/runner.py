@@ -3,12 +3,12 @@
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import lightning as L
 from safetensors.torch import save_model
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from mimicry.attention.capture import attention_layers
@@ -18,9 +18,8 @@ from mimicry.locks import held
 from mimicry.regimes.progress import is_kept, keep, take
 from mimicry.regimes.selection import Trial, describe, train_best
 from mimicry.regimes.stage import Stage
-from mimicry.training.attention_analysis import AnalysisSettings, AttentionSummary, moved, summarise_attention
+from mimicry.training.attention_analysis import AnalysisSettings, AttentionSummary, analyse_state
 from mimicry.training.budget import Budget
-from mimicry.training.layer_measures import FullAnalysis
 from mimicry.training.metrics import higher_is_better
 from mimicry.training.resuming import BestEpoch, StageCheckpoint
 from mimicry.training.task import TaskModule
@@ -112,7 +111,7 @@ class Runner:
             # A softmax model as the host library runs it has no attention of ours; its canonicalised copy has.
             model = stage.model if attention_layers(stage.model) else teacher
             rows = next(iter(self.batches.validation.values()))
-            measured = self._attention(teacher, model, rows, self.analysis.full)
+            measured = self._attention(teacher, model, rows, self.analysis)
             last = self._last_weights(stage, trials)
             yield StateResult(stage.state, scores, measured, trials, reused, model, last)
 
@@ -178,7 +177,9 @@ class Runner:
         """Of a trained candidate, on the held-out rows: maps by their divergence, whole models by their score."""
         if stage.name == "distill":
             assert teacher is not None
-            return -self._attention(teacher, stage.model, self.batches.held_out).kl
+            # What is not asked for here has no say in the choice.
+            settings = replace(self.analysis, full=None)
+            return -self._attention(teacher, stage.model, self.batches.held_out, settings).kl
         score = self._split_scores(stage, self.batches.held_out)[self.metrics[0]]
         return score if higher_is_better(self.metrics[0]) else -score
 
@@ -221,22 +222,12 @@ class Runner:
         return {name: scores[f"val/{name}"] for name in self.metrics}
 
     def _attention(
-        self, teacher: nn.Module, model: nn.Module, rows: Rows, full: FullAnalysis | None = None
+        self, teacher: nn.Module, model: nn.Module, rows: Rows, settings: AnalysisSettings
     ) -> AttentionSummary:
         device = self.trainer("measure attention", max_epochs=1, callbacks=[]).strategy.root_device
-        batches = analysed_batches(self.batches.measuring(rows), self.analysis.rows)
-        with moved([teacher, model], device):
-            return summarise_attention(teacher, model.eval(), batches, full)
+        return analyse_state(teacher, model, self.batches, rows, settings, device)
 
 
 def _candidate_name(stage: Stage, budget: Budget) -> str:
     """Each candidate has curves and checkpoints of its own."""
     return f"{stage.name} {budget.epochs} at {budget.learning_rate:g}" if len(stage.candidates) > 1 else stage.name
-
-
-def analysed_batches(loader: DataLoader, rows: int) -> Iterator[dict[str, Tensor]]:
-    """Whole batches of about so many rows, evenly over a loader that is sorted by length."""
-    batches = max(1, rows // (loader.batch_size or 1))
-    # Its first batches alone would be the shortest texts.
-    stride = max(1, len(loader) // batches)
-    return (batch for index, batch in enumerate(loader) if index % stride == 0)

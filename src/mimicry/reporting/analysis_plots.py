@@ -127,12 +127,17 @@ def monotonicity_figure(curves: Sequence[Curve], points: Sequence[dict[str, Any]
 
 
 def positions_figure(curves: Sequence[Curve], title: str, path: Path) -> Path:
-    """A quantity over the position of the query, a line for each state."""
+    """A quantity over the position of the query, or over the length of texts, a line for each state."""
     figure = Figure(figsize=(4.6, 3.0), layout="constrained")
     ax = figure.subplots()
     for curve in curves:
-        ax.plot(_numbers(curve.x), _numbers(curve.y), color=_colour(curve.stage), label=_state(curve.stage), lw=1.6)
-    ax.set_xlabel("position of the query (tokens)", fontsize=9)
+        style = {"color": _colour(curve.stage), "label": _state(curve.stage), "marker": "."}
+        ax.plot(_numbers(curve.x), _numbers(curve.y), lw=1.6, **style)
+    over_lengths = curves[0].x_name == "tokens"
+    if over_lengths:
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.set_xlabel("length of the text (tokens)" if over_lengths else "position of the query (tokens)", fontsize=9)
     ax.set_ylabel(LABELS.get(curves[0].name, curves[0].name), fontsize=9)
     ax.set_ylim(bottom=0)
     _tidy(ax)
@@ -144,6 +149,8 @@ CURVE_FIGURES: dict[tuple[str, str], Callable[[Sequence[Curve], str, Path], Path
     ("analysis/entropy_histogram", "entropy_normalised"): entropy_histogram_figure,
     ("analysis/kl", "position"): positions_figure,
     ("analysis/entropy_normalised", "position"): positions_figure,
+    ("analysis/kl", "tokens"): positions_figure,
+    ("analysis/entropy", "tokens"): positions_figure,
 }
 
 

@@ -38,7 +38,7 @@ def write_attention_report(record: RunRecord, tables: AttentionTables, folder: P
     for (name, x_name), draw in CURVE_FIGURES.items():
         curves = _curves(record, name, x_name)
         if curves:
-            kind = f"{name}_by_{x_name}" if x_name == "position" else name
+            kind = f"{name}_by_{x_name}" if x_name in ("position", "tokens") else name
             written[kind] = draw(curves, title, where / f"{kind.removeprefix('analysis/')}.png")
     rising = _curves(record, "analysis/monotonicity", "q.k")
     if rising:

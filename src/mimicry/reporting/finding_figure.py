@@ -17,13 +17,15 @@ REGIMES = {"from scratch": ("scratch",), "after conversion": ("finetuned", "pret
 # Okabe and Ito's colours, which all readers tell apart, and a shape for each.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
+MOST_CHARACTERS = 26
 
 
 def finding_figure(points: Sequence[Point], found: Sequence[Correlation], path: Path) -> Path:
     """Two rows, from scratch and after conversion; two columns, entropy gap and monotonicity. A PNG at 150 dpi.
 
     Args:
-        points: `Point`s; those without a value are left out, and a panel without any says so.
+        points: `Point`s; those without a value are left out, and a panel without any says so. Where some places have
+            a correlation, the others, of few attentions each, are left out too.
         found: the `Correlation`s, whose rho stands in the legend.
         path: where to write; the folder is made.
     """
@@ -43,6 +45,8 @@ def finding_figure(points: Sequence[Point], found: Sequence[Correlation], path: 
 
 def _panel(ax: Axes, points: Sequence[Point], cause: str, found: Sequence[Correlation]) -> None:
     known = [point for point in points if point.causes[cause] is not None and point.quality is not None]
+    placed = {entry.place for entry in found}
+    known = [point for point in known if point.place in placed] or known
     ax.tick_params(labelsize=8)
     if not known:
         ax.text(0.5, 0.5, "no record measured it", ha="center", va="center", fontsize=9, transform=ax.transAxes)
@@ -57,7 +61,7 @@ def _panel(ax: Axes, points: Sequence[Point], cause: str, found: Sequence[Correl
         for point in mine:
             # parse_math off: an option's value may hold a dollar sign.
             ax.annotate(
-                point.label,
+                point.label if len(point.label) <= MOST_CHARACTERS else f"{point.label[: MOST_CHARACTERS - 1]}…",
                 (point.causes[cause], point.quality),
                 xytext=(4, 3),
                 textcoords="offset points",

@@ -3,18 +3,20 @@
 import copy
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from mimicry.analysis.rows import queries_at_a_time
 from mimicry.attention import Attention
 from mimicry.attention.capture import Captured, attention_layers, capture
-from mimicry.data.batches import model_inputs
+from mimicry.data.batches import Rows, TaskBatches, model_inputs
 from mimicry.shapes import Weights
 from mimicry.training.attention_statistics import AttentionStatistics, CurveNumbers, HeadNumbers
 from mimicry.training.layer_measures import FullAnalysis, LayerInUse, LayerMeasures
+from mimicry.training.lengths import length_curves
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,37 @@ def summarise_attention(
         curves=statistics.curves(),
         points=tuple((x, y) for part in statistics.points for x, y in part.tolist()),
     )
+
+
+def analyse_state(
+    teacher: nn.Module,
+    student: nn.Module,
+    batches: TaskBatches,
+    rows: Rows,
+    settings: AnalysisSettings,
+    device: torch.device,
+) -> AttentionSummary:
+    """What `settings` ask for of one state of a model, on rows of its task and on longer texts made of them."""
+    loader, full = batches.measuring(rows), settings.full
+    student.eval()
+    with moved([teacher, student], device):
+        summary = summarise_attention(teacher, student, analysed_batches(loader, settings.rows), full)
+        if full is None:
+            return summary
+        measured = []
+        for tokens in full.lengths.tokens:
+            texts = full.lengths.batches(student, batches.encoder, rows, tokens)
+            longer = summarise_attention(teacher, student, texts)
+            measured.append((tokens, longer.kl, longer.student_entropy))
+    return replace(summary, curves=(*summary.curves, *length_curves(measured, teacher is student)))
+
+
+def analysed_batches(loader: DataLoader, rows: int) -> Iterator[dict[str, Tensor]]:
+    """Whole batches of about so many rows, evenly over a loader that is sorted by length."""
+    batches = max(1, rows // (loader.batch_size or 1))
+    # Its first batches alone would be the shortest texts.
+    stride = max(1, len(loader) // batches)
+    return (batch for index, batch in enumerate(loader) if index % stride == 0)
 
 
 @contextmanager

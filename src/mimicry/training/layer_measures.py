@@ -1,7 +1,7 @@
 """Measures one layer on one batch, a block of queries at a time."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from mimicry.analysis.rows import WeightRows, scaled_scores, weight_rows
 from mimicry.attention import Attention
 from mimicry.attention.capture import Captured
 from mimicry.training.attention_statistics import LOG_FLOOR, AttentionStatistics
+from mimicry.training.lengths import Lengths
 
 # Scores or log weights that differ by less are equal: what rounding in float64 leaves of keys that are the same.
 TIE = 1e-9
@@ -35,6 +36,7 @@ class FullAnalysis:
         queries: of each row whose ranks over all keys are compared with those of its dot products, >= 1. Which ones is
             drawn by a fixed seed, the same for rows of the same length, whatever batch they come in.
         top_k: keys compared between teacher and student, >= 1.
+        lengths: longer texts on which divergence and entropy are measured as well.
 
     Raises:
         ValueError: if a value is below 1.
@@ -42,6 +44,7 @@ class FullAnalysis:
 
     queries: int = 2
     top_k: int = 5
+    lengths: Lengths = field(default_factory=Lengths)
 
     def __post_init__(self) -> None:
         for name, value in (("queries", self.queries), ("top_k", self.top_k)):
