@@ -29,6 +29,8 @@ SOFTMAX = "softmax"
 CAUSES = {"entropy gap": -1, "monotonicity": 1, "KL": -1}
 # Fewer variants order themselves in too few ways.
 LEAST_VARIANTS = 4
+# Which state of its model a run is judged by.
+StateOf = Callable[[RunRecord], ModelState]
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Point:
     Args:
         regime, model, task, label: of the row.
         seeds: finished runs.
-        quality: after the last stage, in percent of the teacher's; from scratch the score itself as tables show it.
+        quality: in percent of the teacher's; from scratch the score itself as tables show it.
         causes: by name of `CAUSES`; the gap is the entropy less softmax's on the same inputs, in nats.
     """
 
@@ -74,25 +76,35 @@ class Correlation:
         return "yes" if self.rho * CAUSES[self.cause] > 0 else "no"
 
 
-def points_of(records: Sequence[RunRecord]) -> list[Point]:
-    """One point for each row of each table that has a score."""
-    groups = group_records(records)
-    return [
-        point for (regime, model, task, _), group in groups.items() for point in _points(regime, model, task, group)
-    ]
+def points_of(records: Sequence[RunRecord], before_recovery: bool = False) -> list[Point]:
+    """One point for each row of each table that has a score.
+
+    Args:
+        records: of any runs.
+        before_recovery: take conversions as they are before the model is trained on its task again: with distilled
+            maps, or untrained ones where there was nothing to distil.
+    """
+    groups = group_records(records).items()
+    return [point for key, group in groups for point in _points(*key[:3], group, before_recovery)]
 
 
-def _points(regime: str, model: str, task: str, group: Sequence[RunRecord]) -> list[Point]:
+def _points(regime: str, model: str, task: str, group: Sequence[RunRecord], before_recovery: bool) -> list[Point]:
     primary = next((names[0] for record in finished(group) if (names := record.score_names())), None)
     if primary is None:
         return []
-    state = final_state(group, primary)
+    final = final_state(group, primary)
+
+    def state(run: RunRecord) -> ModelState:
+        if final == "trained" or not before_recovery:
+            return final
+        return "no_train" if run.value("distilled", primary) is None else "distilled"
+
     rows = {label: done for label, runs in variants(group).items() if (done := finished(runs))}
-    reference = _mean(rows.get(SOFTMAX, ()), lambda run: run.value(state, ENTROPY))
+    reference = _mean(rows.get(SOFTMAX, ()), lambda run: run.value(state(run), ENTROPY))
     measures = {
         "entropy gap": _gap(state, reference),
-        "monotonicity": lambda run: _of_heads(run, state, MONOTONICITY),
-        "KL": lambda run: run.value(state, KL),
+        "monotonicity": lambda run: _of_heads(run, state(run), MONOTONICITY),
+        "KL": lambda run: run.value(state(run), KL),
     }
     return [
         Point(
@@ -134,26 +146,26 @@ def finding_markdown(points: Sequence[Point], found: Sequence[Correlation]) -> s
     for point in sorted(points, key=lambda point: (point.place, -(point.quality or -math.inf))):
         causes = [number(point.causes[name], 3) for name in CAUSES]
         rows.append([point.place, point.label, str(point.seeds), number(point.quality, 1), *causes])
-    of = "Quality: percent of the teacher after the last stage; from scratch, the score in percent."
+    of = "Quality: percent of the teacher; from scratch, the score in percent."
     if len(lines) == 1:
         about = f"No place has {LEAST_VARIANTS} attentions with these numbers."
     return f"{about}\n\n{markdown_table(lines)}\n\n{of}\n\n{markdown_table(rows)}"
 
 
-def _gap(state: ModelState, reference: float | None) -> Callable[[RunRecord], float | None]:
+def _gap(state: StateOf, reference: float | None) -> Callable[[RunRecord], float | None]:
     """Less the teacher's entropy; from scratch, less that of the model trained with softmax."""
 
     def gap(run: RunRecord) -> float | None:
-        entropy = run.value(state, ENTROPY)
+        entropy = run.value(state(run), ENTROPY)
         softmax = reference if run.regime == "scratch" else run.value("teacher", ENTROPY)
         return None if entropy is None or softmax is None else entropy - softmax
 
     return gap
 
 
-def _quality(state: ModelState, primary: str) -> Callable[[RunRecord], float | None]:
+def _quality(state: StateOf, primary: str) -> Callable[[RunRecord], float | None]:
     def quality(run: RunRecord) -> float | None:
-        value = run.value(state, primary)
+        value = run.value(state(run), primary)
         if run.regime == "scratch":
             return shown(primary, value)
         kept = fraction_of_teacher(primary, value, run.value("teacher", primary))
@@ -190,12 +202,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m mimicry.reporting.finding", description=__doc__)
     parser.add_argument("roots", type=Path, nargs="+", help="folders with run records, at any depth")
     parser.add_argument("--save", type=Path, metavar="DIR", help="also write table and figure there")
+    parser.add_argument("--before-recovery", action="store_true", help="judge conversions before they are trained on")
     options = parser.parse_args(arguments)
     logging.basicConfig(format="%(levelname)s %(message)s")
     # It draws what stands here.
     from mimicry.reporting.finding_figure import finding_figure
 
-    points = points_of([record for root in options.roots for record in read_records(root)])
+    points = points_of([record for root in options.roots for record in read_records(root)], options.before_recovery)
     if not points:
         where = ", ".join(map(str, options.roots))
         logging.getLogger(__name__).error("roots must hold a finished run record, found none below %s", where)

@@ -73,6 +73,25 @@ def test_points_are_means_over_seeds_with_gaps_from_softmax(records: list[RunRec
     assert elu.causes["KL"] is None
 
 
+def test_conversions_can_be_judged_before_they_recover(make_record: Callable[..., RunRecord]) -> None:
+    def record(attn: str, **scores: float) -> RunRecord:
+        metrics = [
+            Measurement("val/accuracy", value, "fraction", state, "validation") for state, value in scores.items()
+        ]
+        metrics += [Measurement("analysis/kl", value, "nats", state, "validation") for state, value in scores.items()]
+        return make_record(attn=attn, metrics=tuple(metrics))
+
+    records = [
+        record("hedgehog", teacher=0.8, no_train=0.4, distilled=0.72, recovered=0.8),
+        record("elu", teacher=0.8, no_train=0.4, recovered=0.8),
+    ]
+    late, early = ({point.label: point for point in points_of(records, before)} for before in (False, True))
+    assert {point.quality for point in late.values()} == {100.0}
+    assert early["hedgehog"].quality == pytest.approx(90.0)
+    assert early["hedgehog"].causes["KL"] == 0.72
+    assert early["elu"].quality == pytest.approx(50.0)
+
+
 def test_correlations_are_spearmans_over_attentions_without_softmax(records: list[RunRecord]) -> None:
     found = {(entry.place.split()[0], entry.cause): entry for entry in correlations(points_of(records))}
     for regime, table in (("finetuned", CONVERTED), ("scratch", FROM_SCRATCH)):
