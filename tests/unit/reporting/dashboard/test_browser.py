@@ -136,9 +136,9 @@ def test_means_and_intervals_are_those_of_the_tables(opened: Page, page: Path) -
         cells = [cell.strip() for cell in line.strip("|").split("|")]
         row = 2 + opened.leaders().index(attn)
         shown = opened.texts(f"#leaderboard tbody:first-of-type tr:nth-child({row}) td")
-        # Attention, seeds, teacher, no train, distilled, recovered and the share of the teacher.
-        assert [text.split("\n")[0] for text in shown[:6]] == cells[:6]
-        assert shown[6].startswith(cells[6])
+        # Attention, share of the teacher, final, teacher, no train and distilled; there the share is the seventh.
+        assert [shown[0], *shown[2:6]] == [cells[0], cells[5], *cells[2:5]]
+        assert shown[1].startswith(cells[6])
 
 
 def test_a_click_on_a_header_sorts_and_a_second_one_turns_it_round(opened: Page) -> None:
@@ -183,7 +183,7 @@ def test_the_keyboard_alone_filters_sorts_and_opens_and_closes_a_run(opened: Pag
     press(Keys.SPACE)
     assert opened.leaders() == ["elu"]
     press(Keys.SPACE)
-    driver.execute_script("document.querySelectorAll('#leaderboard th button')[7].focus()")
+    driver.execute_script("document.querySelectorAll('#leaderboard th button')[6].focus()")
     press(Keys.ENTER)
     assert opened.leaders()[0] == "elu"
     # The focus stays on the header, which was drawn anew.

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from dashboards import HOSTILE, KEPT
 
+from mimicry.reporting import dashboard
+from mimicry.reporting.dashboard.page import SCRIPTS
 from mimicry.reporting.intervals import interval
 
 
@@ -89,3 +91,9 @@ def test_verdicts_heads_curves_maps_and_benchmarks_are_all_there(data: dict[str,
     assert local["maps"]["shape"] == [2, 3, 5, 5]
     assert {grid["name"] for grid in local["heads"]} == {"analysis/entropy", "analysis/kl"}
     assert {curve["x_name"] for curve in local["curves"]} == {"step", "q.k"}
+
+
+def test_every_script_of_the_package_is_in_the_page(page: Path) -> None:
+    shipped = [path.read_text(encoding="utf-8") for path in Path(dashboard.__path__[0]).glob("*.js")]
+    assert len(shipped) == len(SCRIPTS)
+    assert all(text.strip() in Parts(page).scripts[2] for text in shipped)
