@@ -57,9 +57,9 @@ def analyses(attn: str) -> dict[str, object]:
 
     grids = [grid("analysis/entropy", "nats", state, 3.0) for state in STATES]
     grids += [grid("analysis/kl", "nats", state, KL[attn]) for state in STATES[1:]]
-    x = tuple(round(float(value), 2) for value in np.linspace(-4, 8, 25))
-    y = tuple(round(0.4 / (1 + np.exp(2 - KEPT[attn] ** 9 * value)), 4) for value in x)
-    low, high = (tuple(factor * value for value in y) for factor in (0.8, 1.2))
+    x = tuple(round(float(value), 2) for value in np.linspace(-12, 0, 25))
+    y = tuple(round(KEPT[attn] ** 9 * value, 4) for value in x)
+    low, high = (tuple(value + spread for value in y) for spread in (-0.5, 0.5))
     weights = Curve("analysis/monotonicity", "recovered", "q.k", x, y, low, high)
     steps = tuple(float(step) for step in range(9, 500, 10))
     loss = tuple(round(KL[attn] + float(np.exp(-step / 100)), 4) for step in steps)

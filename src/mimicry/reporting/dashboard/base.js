@@ -103,6 +103,16 @@ const isDark = () => css("color-scheme") === "dark";
 const group = (run) => DATA.groups[run.group];
 const finalOf = (run) => run.states[group(run).final] ?? {};
 const where = (run) => `${group(run).task} · ${group(run).model}`;
+// Tables of one name differ in their data.
+function dataName(of) {
+  const alike = (other) => ["task", "model", "source", "regime"].every((name) => other[name] === of[name]);
+  const twin = DATA.groups.filter(alike).length > 1;
+  return twin ? ` · data ${of.fingerprint || "unknown"}` : "";
+}
+
+const tableName = (of) => `${of.task} · ${of.model} · ${of.source}${dataName(of)}`;
+const stageOrder = (stage) => Object.keys(DATA.states).indexOf(stage);
+
 const runTitle = (run) => `${run.label} · ${where(run)} · seed ${run.seed}`;
 
 function say(text) {

@@ -17,11 +17,12 @@ function training(runs) {
     );
   const tables = distinct(entries.map(({ run }) => String(run.group))).map((index) => [
     index,
-    `${DATA.groups[index].task} · ${DATA.groups[index].model} · ${DATA.groups[index].source}`,
+    tableName(DATA.groups[index]),
   ]);
   curveChoice.table = stillThere(tables, curveChoice.table);
   const here = entries.filter(({ run }) => String(run.group) === curveChoice.table);
-  const names = distinct(here.map(({ curve }) => `${curve.stage}|${curve.name}`)).map((key) => [
+  const ordered = [...here].sort((a, b) => stageOrder(a.curve.stage) - stageOrder(b.curve.stage));
+  const names = distinct(ordered.map(({ curve }) => `${curve.stage}|${curve.name}`)).map((key) => [
     key,
     `${key.split("|")[1]} (${DATA.states[key.split("|")[0]] ?? key.split("|")[0]})`,
   ]);
@@ -43,7 +44,11 @@ function training(runs) {
 }
 
 const CURVES = {
-  "analysis/monotonicity|q.k": ["Weight over dot product", "q·k", "attention weight"],
+  "analysis/monotonicity|q.k": [
+    "Weight over dot product",
+    "q·k/√d less the query's log-sum-exp (log of softmax's weight)",
+    "log of the weight (nats)",
+  ],
   "analysis/entropy_histogram|entropy_normalised": [
     "Distribution of entropy",
     "entropy / log(visible keys)",
@@ -61,7 +66,7 @@ function monotonicity(runs) {
   const place = section("monotonicity");
   clear(place);
   const about =
-    "Attention weight over the dot product q·k. Softmax rises with it; a map under which it falls or lies flat mixes up what the trained model tells apart. Bands are the recorded spread. Other curves of attention can be chosen where they were recorded.";
+    "Attention weight over the dot product q·k, both as softmax would have them: it lies on the dotted diagonal. A map under which the weight falls or stays flat mixes up what the trained model tells apart. Lines are medians, bands the middle 80 %. Other curves of attention can be chosen where they were recorded.";
   place.append(el("h2", {}, "Monotonicity"), el("p", { class: "note" }, about));
   const entries = runs.flatMap((run) =>
     run.curves.filter((curve) => curve.name.startsWith("analysis/")).map((curve) => ({ run, curve })),
@@ -78,14 +83,12 @@ function monotonicity(runs) {
   const alike = entries.filter((entry) => kind(entry) === curveChoice.kind);
   const tables = distinct(alike.map(({ run }) => `${run.group}|${run.seed}`)).map((key) => {
     const [index, seed] = key.split("|");
-    const of = DATA.groups[index];
-    return [key, `${of.task} · ${of.model} · ${of.source} · seed ${seed}`];
+    return [key, `${tableName(DATA.groups[index])} · seed ${seed}`];
   });
   curveChoice.place = stillThere(tables, curveChoice.place);
   const here = alike.filter(({ run }) => `${run.group}|${run.seed}` === curveChoice.place);
-  const order = Object.keys(DATA.states);
   const stages = distinct(here.map(({ curve }) => curve.stage))
-    .sort((a, b) => order.indexOf(a) - order.indexOf(b))
+    .sort((a, b) => stageOrder(a) - stageOrder(b))
     .map((stage) => [stage, DATA.states[stage] ?? stage]);
   curveChoice.stage = stillThere(stages, curveChoice.stage ?? stages.at(-1)[0]);
   place.append(
@@ -99,7 +102,20 @@ function monotonicity(runs) {
   );
   const shown = here.filter(({ curve }) => curve.stage === curveChoice.stage);
   const [title, x, y] = CURVES[curveChoice.kind] ?? [kinds[0][1], shown[0].curve.x_name, shown[0].curve.name];
-  place.append(plot(title, () => lines(shown, x, y)));
+  place.append(
+    plot(title, () => {
+      const figure = lines(shown, x, y);
+      if (curveChoice.kind === "analysis/monotonicity|q.k") figure.options.shapes = [diagonal(shown)];
+      return figure;
+    }),
+  );
+}
+
+function diagonal(entries) {
+  const all = entries.flatMap(({ curve }) => curve.x).filter((value) => value != null);
+  const [low, high] = [Math.min(...all), Math.max(...all)];
+  const line = { color: css("--quiet"), width: 1, dash: "dot" };
+  return { type: "line", x0: low, x1: high, y0: low, y1: high, line, layer: "below" };
 }
 
 function lines(entries, xName, yName) {

@@ -21,7 +21,7 @@ function fidelity(runs) {
       { class: "panels" },
       parts.map(([title, some]) => {
         const places = distinct(some.map((row) => row.of));
-        const key = places.map((of, index) => `${SIGNS[index % SIGNS.length]} ${of.task}, ${of.model} (${of.source})`);
+        const key = places.map((of, index) => `${SIGNS[index % SIGNS.length]} ${tableName(of)}`);
         return el(
           "div",
           {},

@@ -75,12 +75,12 @@ function grids2d(grid, [zmin, zmax]) {
     hoverongaps: false,
     colorbar: { thickness: 10, outlinewidth: 0, title: { text: plain(grid.unit), side: "right" } },
   };
-  const whole = { dtick: grid.values.length > 12 ? 4 : 1, showgrid: false };
+  const whole = { tickangle: 0, tickformat: "d", showgrid: false };
   return {
     traces: [trace],
     options: {
-      xaxis: axis("head", whole),
-      yaxis: axis("layer", { ...whole, autorange: "reversed" }),
+      xaxis: axis("head", { ...whole, dtick: Math.ceil((grid.values[0]?.length ?? 1) / 6) }),
+      yaxis: axis("layer", { ...whole, dtick: Math.ceil(grid.values.length / 12), autorange: "reversed" }),
       height: 330,
       margin: { l: 50, r: 8, t: 4, b: 44 },
     },

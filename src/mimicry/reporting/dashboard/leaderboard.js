@@ -73,7 +73,7 @@ function leaderboard(runs) {
   ];
   const title = (of) => () => [
     `${of.task} · ${of.metric}`,
-    el("span", { class: "quiet" }, ` ${of.regime} · ${of.model} · ${of.source}`),
+    el("span", { class: "quiet" }, ` ${of.regime} · ${of.model} · ${of.source}${dataName(of)}`),
   ];
   place.append(
     sortableTable(

@@ -92,6 +92,7 @@ def _add(
                 "decimals": decimals(primary) if primary else 1,
                 "lower_is_better": primary in PERPLEXITIES,
                 "final": final_state(group, primary) if primary else states_of(regime)[-1],
+                "fingerprint": next((str(r.data.get("fingerprint"))[:6] for r in done), ""),
                 "data": next((data_line(record.data) for record in done), "No run finished."),
             }
         )
