@@ -1,0 +1,89 @@
+"""Do maps imitate softmax on texts they never saw? `python -m mimicry.reporting.transfer results/runs --save DIR`.
+
+Divergence from the teacher's attention by task, for maps distilled on the task's own rows or on another corpus, beside
+the same maps untrained. Source: arXiv 2402.04347, Sec. 5 (attention weight fidelity and generalisation to new data).
+"""
+
+import argparse
+import logging
+import statistics
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from mimicry.reporting.comparison import read_records
+from mimicry.reporting.run_record import KL, ModelState, RunRecord
+from mimicry.reporting.tables import GAP, STATE_LABELS, markdown_table, number
+from mimicry.reporting.variants import finished
+
+STATES: tuple[ModelState, ...] = ("no_train", "distilled")
+
+
+def transfer_tables(records: Sequence[RunRecord]) -> str:
+    """Markdown: for each model a row for each attention, corpus of its maps and state, a column for each task.
+
+    Cells are means over seeds in nats, and the last column their mean over the tasks; one that lacks a task has a gap.
+    """
+    models = defaultdict(list)
+    for record in finished(records):
+        if any(record.value(state, KL) is not None for state in STATES):
+            models[record.regime, record.model].append(record)
+    return "\n".join(_table(f"{' · '.join(key)}", runs) for key, runs in sorted(models.items()))
+
+
+def _table(title: str, records: Sequence[RunRecord]) -> str:
+    tasks = sorted({record.task for record in records})
+    lines = [["attention", "maps from", "state", *tasks, "mean"]]
+    for attn in sorted({record.attn for record in records}):
+        runs = [record for record in records if record.attn == attn]
+        # Untrained maps know no corpus: each task is measured once, whatever its maps are trained on later.
+        cells = [_kl([run for run in runs if run.task == task], "no_train") for task in tasks]
+        lines.append([attn, GAP, STATE_LABELS["no_train"], *_row(cells)])
+        for corpus in sorted({_corpus(run) for run in runs}):
+            mine = [run for run in runs if _corpus(run) == corpus]
+            cells = [_kl([run for run in mine if run.task == task], "distilled") for task in tasks]
+            if any(cell is not None for cell in cells):
+                lines.append([attn, corpus, STATE_LABELS["distilled"], *_row(cells)])
+    about = "KL from the teacher's attention (nats), mean over seeds; every task has a teacher of its own"
+    return f"**{title}** · {about}\n\n{markdown_table(lines)}"
+
+
+def _corpus(record: RunRecord) -> str:
+    """What the maps were distilled on."""
+    corpus = record.data.get("maps_corpus")
+    return corpus["name"] if corpus else "the task"
+
+
+def _kl(runs: Sequence[RunRecord], state: ModelState) -> float | None:
+    values = [value for run in runs if (value := run.value(state, KL)) is not None]
+    return statistics.fmean(values) if values else None
+
+
+def _row(cells: Sequence[float | None]) -> list[str]:
+    known = [cell for cell in cells if cell is not None]
+    mean = statistics.fmean(known) if len(known) == len(cells) else None
+    return [number(cell, 3) for cell in (*cells, mean)]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Writes the tables to standard output and, with --save, `transfer.md`; 1 without a record that has them."""
+    parser = argparse.ArgumentParser(prog="python -m mimicry.reporting.transfer", description=__doc__)
+    parser.add_argument("roots", type=Path, nargs="+", help="folders with run records, at any depth")
+    parser.add_argument("--save", type=Path, metavar="DIR", help="also write the tables there")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format="%(levelname)s %(message)s")
+    text = transfer_tables([record for root in options.roots for record in read_records(root)])
+    if not text:
+        where = ", ".join(map(str, options.roots))
+        logging.getLogger(__name__).error("roots must hold finished conversions, found none below %s", where)
+        return 1
+    if options.save is not None:
+        options.save.mkdir(parents=True, exist_ok=True)
+        (options.save / "transfer.md").write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
