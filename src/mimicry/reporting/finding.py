@@ -17,8 +17,7 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import permutation_test, spearmanr
 
-from mimicry.reporting.collation import read_records
-from mimicry.reporting.comparison import group_records
+from mimicry.reporting.comparison import group_records, read_records
 from mimicry.reporting.run_record import ENTROPY, KL, ModelState, RunRecord
 from mimicry.reporting.tables import fraction_of_teacher, markdown_table, number, shown
 from mimicry.reporting.variants import final_state, finished, variants
