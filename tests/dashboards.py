@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mimicry.reporting.collation import save_records
+from mimicry.reporting.comparison import save_collection
 from mimicry.reporting.run_record import Measurement, ModelState, RunRecord, write_record
 from mimicry.reporting.series import Curve, HeadGrid
 
@@ -92,7 +92,7 @@ def write_results(make_record: MakeRecord, folder: Path) -> Path:
         for number, attn in enumerate(KEPT)
         for seed in range(3)
     ]
-    save_records(kept, root / "some_glue")
+    save_collection(kept, root / "some_glue")
     (root / "speed").mkdir()
     (root / "speed" / "table.csv").write_text(SPEED, encoding="utf-8")
     (root / "speed" / "table.md").write_text("# Attention, batch 1\n", encoding="utf-8")

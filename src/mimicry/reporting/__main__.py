@@ -16,11 +16,10 @@ from mimicry.reporting.collation import (
     collection,
     experiments_without_records,
     read_collections,
-    save_records,
     write_tables,
     write_verdicts,
 )
-from mimicry.reporting.comparison import all_sheets, read_records, read_single_records
+from mimicry.reporting.comparison import all_sheets, read_records, read_single_records, save_collection
 from mimicry.reporting.dashboard.maps import collect_maps
 from mimicry.reporting.dashboard.page import write_page
 from mimicry.reporting.dashboard.payload import payload
@@ -102,7 +101,7 @@ def _saved(options: argparse.Namespace, single: Mapping[Path, RunRecord]) -> lis
     records = [record for root in options.roots for record in read_records(root)]
     if not records:
         return []
-    save_records(records, options.save)
+    save_collection(records, options.save)
     collect_maps(single, options.save)
     return [collection(records, options.save, options.experiments)]
 

@@ -7,10 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from mimicry.reporting.comparison import all_sheets, records_in
-from mimicry.reporting.portable import portable
 from mimicry.reporting.published import published_sheets
 from mimicry.reporting.run_record import COLLECTION_NAME, RunRecord
-from mimicry.reporting.schema import to_plain
 from mimicry.reporting.score_figure import score_figure
 from mimicry.reporting.targets import read_targets
 from mimicry.reporting.tidy import tidy_csv
@@ -67,13 +65,6 @@ def experiment_name(folder: Path, experiments: Path) -> str:
 
 def _verdicts(experiment: Path, records: Iterable[RunRecord]) -> tuple[Verdict, ...]:
     return tuple(verdict for target in read_targets(experiment) for verdict in judge(target, list(records)))
-
-
-def save_records(records: Iterable[RunRecord], folder: Path) -> None:
-    """Writes records into one file of `folder`, one a line: what is committed, without paths of this machine."""
-    folder.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(to_plain(portable(record)), sort_keys=True, ensure_ascii=False) for record in records]
-    (folder / COLLECTION_NAME).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def write_tables(of: Collection, score: str | None = None) -> None:

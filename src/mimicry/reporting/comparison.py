@@ -3,10 +3,11 @@
 import json
 import logging
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mimicry.reporting.portable import portable
 from mimicry.reporting.run_record import (
     COLLECTION_NAME,
     CONVERSION,
@@ -18,6 +19,7 @@ from mimicry.reporting.run_record import (
     parse_record,
     states_of,
 )
+from mimicry.reporting.schema import to_plain
 from mimicry.reporting.settings import settings_sheets
 from mimicry.reporting.sheets import Sheet
 from mimicry.reporting.summary import summary_sheets
@@ -51,6 +53,13 @@ def records_in(path: Path) -> list[RunRecord]:
         except ValueError as error:
             _log.warning("ignoring a broken run record: %s", error)
     return records
+
+
+def save_collection(records: Iterable[RunRecord], folder: Path) -> None:
+    """Writes records into one file of `folder`, one a line: what is committed, without paths of this machine."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [json.dumps(to_plain(portable(record)), sort_keys=True, ensure_ascii=False) for record in records]
+    (folder / COLLECTION_NAME).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def all_sheets(records: Sequence[RunRecord], score: str | None = None) -> list[Sheet]:

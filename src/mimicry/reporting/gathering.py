@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mimicry.reporting.asked import asked_by
-from mimicry.reporting.collation import save_records
-from mimicry.reporting.comparison import read_records
+from mimicry.reporting.comparison import read_records, save_collection
 from mimicry.reporting.dashboard.maps import collect_maps
 from mimicry.reporting.run_record import COLLECTION_NAME, RunRecord
 
@@ -39,7 +38,7 @@ def gather(root: Path, single: Mapping[Path, RunRecord]) -> dict[Path, int]:
         merged = merge(kept, list(runs.values()))
         new = sum(record not in kept for record in merged)
         if new:
-            save_records(merged, folder)
+            save_collection(merged, folder)
             collect_maps(runs, folder)
             changed[folder] = new
     return changed

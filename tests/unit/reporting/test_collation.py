@@ -11,8 +11,8 @@ import matplotlib.image
 import pytest
 
 from mimicry.reporting.__main__ import main
-from mimicry.reporting.collation import collection, experiment_name, save_records, write_tables
-from mimicry.reporting.comparison import read_records
+from mimicry.reporting.collation import collection, experiment_name, write_tables
+from mimicry.reporting.comparison import read_records, save_collection
 from mimicry.reporting.intervals import interval
 from mimicry.reporting.run_record import RunRecord
 from mimicry.reporting.sheets import Sheet, latex_escaped
@@ -41,7 +41,7 @@ def kept(make_record: MakeRecord, tmp_path: Path) -> Path:
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "some_glue.yaml").write_text(TARGETS, encoding="utf-8")
     folder = tmp_path / "results" / "some_glue"
-    save_records(records, folder)
+    save_collection(records, folder)
     write_tables(collection(records, folder, tmp_path / "experiments"))
     return folder
 

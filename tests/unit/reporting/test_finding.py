@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from mimicry.reporting.collation import save_records
+from mimicry.reporting.comparison import save_collection
 from mimicry.reporting.finding import Correlation, correlations, finding_markdown, main, points_of
 from mimicry.reporting.finding_figure import finding_figure
 from mimicry.reporting.run_record import Measurement, ModelState, RunRecord
@@ -125,7 +125,7 @@ def test_too_few_or_equal_attentions_correlate_with_nothing(records: list[RunRec
 def test_the_command_writes_table_and_figure(
     records: list[RunRecord], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_records(records, tmp_path / "records")
+    save_collection(records, tmp_path / "records")
     assert main([str(tmp_path / "records"), "--save", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "finding.md").read_text()
     assert text == capsys.readouterr().out

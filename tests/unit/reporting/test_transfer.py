@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mimicry.reporting.collation import save_records
+from mimicry.reporting.comparison import save_collection
 from mimicry.reporting.run_record import Measurement, RunRecord
 from mimicry.reporting.transfer import main, transfer_tables
 
@@ -47,7 +47,7 @@ def test_rows_are_attentions_and_corpora_and_columns_tasks(records: list[RunReco
 def test_the_command_writes_the_table(
     records: list[RunRecord], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    save_records(records, tmp_path / "records")
+    save_collection(records, tmp_path / "records")
     assert main([str(tmp_path / "records"), "--save", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "transfer.md").read_text() == capsys.readouterr().out
     assert main([str(tmp_path / "out")]) == 1
