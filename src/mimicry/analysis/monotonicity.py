@@ -87,10 +87,13 @@ def kendall(scores: RowValues, values: RowValues, visible: RowVisible, tie: floa
 
 
 def _tau(x: RowValues, y: RowValues, visible: RowVisible) -> PerRow:
-    pairs = visible[..., :, None] & visible[..., None, :]
-    x, y = ((z[..., :, None] - z[..., None, :]).sign().masked_fill(~pairs, 0.0) for z in (x, y))
-    untied = x.abs().sum(dim=(-2, -1)) * y.abs().sum(dim=(-2, -1))
-    return torch.where(untied > 0, (x * y).sum(dim=(-2, -1)) / untied.sqrt(), torch.nan)
+    # NaN is above nothing and below nothing; a byte for each pair instead of a number.
+    x, y = (z.masked_fill(~visible, torch.nan) for z in (x, y))
+    x_above, y_above = (z[..., :, None] > z[..., None, :] for z in (x, y))
+    concordant = (x_above & y_above).sum(dim=(-2, -1)).double()
+    discordant = (x_above & y_above.mT).sum(dim=(-2, -1))
+    untied = x_above.sum(dim=(-2, -1)).double() * y_above.sum(dim=(-2, -1))
+    return torch.where(untied > 0, (concordant - discordant) / untied.sqrt(), torch.nan)
 
 
 def isotonic_r2(scores: RowValues, values: RowValues, visible: RowVisible, tie: float = 0.0) -> PerRow:
@@ -131,15 +134,16 @@ def _isotonic_r2(ranks: RowValues, y: RowValues, visible: RowVisible) -> PerRow:
     changes = ranks[:, 1:] != ranks[:, :-1]
     edge = torch.ones_like(visible[:, :1])
     starts, ends = torch.cat([edge, changes], dim=1) & visible, torch.cat([changes, edge], dim=1) & visible
-    # Mean of values j .. l at [j, l]; allowed only from the start of a run of ties to the end of one.
+    # Mean of values j .. l at row j; allowed only from the start of a run of ties to the end of one.
     sums = torch.nn.functional.pad(y.cumsum(dim=1), (1, 0))
+    # Columns run from the last key to the first, so that running minima are over ends at or after a key.
     position = torch.arange(keys, device=y.device)
-    length = position - position[:, None] + 1
-    means = (sums[:, None, 1:] - sums[:, :-1, None]) / length.clamp(min=1)
-    means.masked_fill_((length < 1) | ~ends[:, None, :], torch.inf)
-    smallest = means.flip(-1).cummin(dim=-1).values.flip(-1)
+    length = position.flip(0) - position[:, None] + 1
+    means = (sums[:, 1:].flip(1)[:, None, :] - sums[:, :-1, None]).div_(length.clamp(min=1))
+    means.masked_fill_((length < 1) | ~ends.flip(1)[:, None, :], torch.inf)
+    smallest = means.cummin(dim=-1).values
     smallest.masked_fill_((length < 1) | ~starts[:, :, None], -torch.inf)
-    fit = smallest.amax(dim=1)
+    fit = smallest.amax(dim=1).flip(1)
     count = visible.sum(dim=1, keepdim=True).clamp(min=1)
     missed = (y - fit).masked_fill(~visible, 0.0).square().sum(dim=1)
     total = (y - y.sum(dim=1, keepdim=True) / count).masked_fill(~visible, 0.0).square().sum(dim=1)
