@@ -102,10 +102,11 @@ def swept(sweep: Path) -> tuple[int | None, list[str]]:
     texts = [f"{key}={value}" for key, value in (about.sweeper.params or {}).items()]
     parsed = OverridesParser.create().parse_overrides([*texts, *about.overrides.task])
     # Of two overrides of one key the later wins.
-    overrides = {override.get_key_element(): override for override in parsed if override.is_sweep_override()}
-    if any(isinstance(override.value(), Glob) for override in overrides.values()):
-        return None, list(overrides)
-    return math.prod(len([*override.sweep_iterator()]) for override in overrides.values()), list(overrides)
+    last = {override.get_key_element(): override for override in parsed}
+    choices = {key: override for key, override in last.items() if override.is_sweep_override()}
+    if any(isinstance(override.value(), Glob) for override in choices.values()):
+        return None, list(choices)
+    return math.prod(len([*override.sweep_iterator()]) for override in choices.values()), list(choices)
 
 
 def check_devices(trainer: dict[str, Any]) -> None:
