@@ -25,8 +25,8 @@ EXPERIMENTS = sorted(
 # The tables and figures of the paper, and three questions beyond it.
 PAPER = (
     *("associative_recall", "cola_conversion", "spikiness", "monotonicity", "attention_fidelity", "map_transfer"),
-    *("lra", "glue_conversion", "vit_imagenet", "gpt2_wikitext103", "llama2_samsum", "efficiency"),
-    *("dimension_matched", "window_hybrid", "distillation_objectives"),
+    *("context_length", "lra", "wikitext103_scratch", "glue_conversion", "vit_imagenet", "gpt2_wikitext103"),
+    *("llama2_samsum", "efficiency", "dimension_matched", "window_hybrid", "distillation_objectives"),
 )
 README = (REPO / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^python run\.py (.*)$", README + (CONF / "config.yaml").read_text(encoding="utf-8"), re.M)
