@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 
 ENTITY = {"name": "someone", "id": "RW50aXR5"}
 
@@ -33,7 +34,9 @@ class Received:
 def isolate_wandb(home: Path, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """No settings, login or proxy of the user, and no host but `address`."""
     home.mkdir(exist_ok=True)
-    for variable in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_DIR", "WANDB_SERVICE"):
+    # Of tests before this one: W&B keeps its service in the environment, and must not find a dead one there later.
+    wandb.teardown()
+    for variable in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_IDENTITY_TOKEN_FILE", "WANDB_DIR"):
         monkeypatch.delenv(variable, raising=False)
     for variable in ("HOME", "WANDB_CONFIG_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR"):
         monkeypatch.setenv(variable, str(home))

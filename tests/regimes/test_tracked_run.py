@@ -23,7 +23,6 @@ def test_a_run_is_grouped_by_its_experiment_and_named_by_its_cell(
     with wandb_server() as (address, received):
         isolate_wandb(tmp_path / "home", address, monkeypatch)
         monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-        wandb.teardown()
         run_here(monkeypatch, *arguments, *SHORT, "experiment=cola_conversion", "logger.mode=online")
         wandb.teardown()
     ((name, about),) = received.runs.items()

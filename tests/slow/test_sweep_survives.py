@@ -12,7 +12,7 @@ import pytest
 from cli import REPO
 from toy import save_toy_checkpoint, write_toy_task
 
-from mimicry.reporting.comparison import comparison_markdown, read_records
+from mimicry.reporting.comparison import comparison_sheet, group_records, read_records
 
 pytestmark = pytest.mark.slow
 
@@ -51,7 +51,7 @@ def table(where: Path) -> str:
     """Scores of all runs, as `python -m mimicry.reporting` shows them."""
     records = read_records(where / "results" / "runs")
     assert [record.reason for record in records] == [None] * len(records)
-    return comparison_markdown(records)
+    return "\n".join(comparison_sheet(group).markdown() for group in group_records(records).values())
 
 
 @pytest.mark.timeout(1800)

@@ -19,7 +19,7 @@ from scipy.stats import permutation_test, spearmanr
 
 from mimicry.reporting.comparison import group_records, read_records
 from mimicry.reporting.run_record import ENTROPY, KL, ModelState, RunRecord
-from mimicry.reporting.tables import fraction_of_teacher, markdown_table, number, shown
+from mimicry.reporting.tables import PERPLEXITIES, fraction_of_teacher, markdown_table, number, shown
 from mimicry.reporting.variants import final_state, finished, variants
 
 MONOTONICITY = "analysis/monotonicity"
@@ -39,7 +39,7 @@ class Point:
     Args:
         regime, model, task, label: of the row.
         seeds: finished runs.
-        quality: in percent of the teacher's; from scratch the score itself as tables show it.
+        quality: in percent of the teacher's; from scratch the score itself as tables show it, None for a perplexity.
         causes: by name of `CAUSES`; the gap is the entropy less softmax's on the same inputs, in nats.
     """
 
@@ -166,7 +166,8 @@ def _quality(state: StateOf, primary: str) -> Callable[[RunRecord], float | None
     def quality(run: RunRecord) -> float | None:
         value = run.value(state(run), primary)
         if run.regime == "scratch":
-            return shown(primary, value)
+            # A perplexity is no score: it falls as models get better, and has no place on the same axis.
+            return None if primary in PERPLEXITIES else shown(primary, value)
         kept = fraction_of_teacher(primary, value, run.value("teacher", primary))
         return None if kept is None else 100 * kept
 

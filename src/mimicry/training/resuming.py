@@ -10,6 +10,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
 
 from mimicry.data.batches import ResumableLoader
 from mimicry.training.metrics import higher_is_better
@@ -88,6 +89,11 @@ class StageCheckpoint(ModelCheckpoint):
         whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
         if whole or batch_idx + 1 == trainer.num_training_batches:
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # The scores of an epoch decide when to stop, and come after the checkpoint of its last batch.
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)

@@ -33,7 +33,6 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Received
     with wandb_server() as (address, received):
         isolate_wandb(tmp_path / "home", address, monkeypatch)
         monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-        wandb.teardown()
         yield received
         wandb.teardown()
 

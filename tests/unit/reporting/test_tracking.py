@@ -25,7 +25,6 @@ JOB = TrackedJob("mimicry", "job1", "finetuned-hedgehog", "demo", "finetuned", (
 @pytest.fixture(autouse=True)
 def isolated_wandb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     isolate_wandb(tmp_path / "home", CLOSED_PORT, monkeypatch)
-    wandb.teardown()
     yield
     wandb.teardown()
 
