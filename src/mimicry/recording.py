@@ -6,8 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from mimicry.regimes.runner import StateResult
+from mimicry.regimes.selection import Trial
 from mimicry.reporting.provenance import git_state, hardware, package_versions
-from mimicry.reporting.run_record import ENTROPY, KL, SCORE_PREFIX, Measurement, RunRecord, StageTime, TrialRecord
+from mimicry.reporting.run_record import (
+    ENTROPY,
+    KL,
+    SCORE_PREFIX,
+    Measurement,
+    ModelState,
+    RunRecord,
+    StageTime,
+    TrialRecord,
+)
+from mimicry.reporting.series import Curve
 from mimicry.training.metrics import UNITS
 
 
@@ -47,7 +58,8 @@ def with_state(record: RunRecord, result: StateResult) -> RunRecord:
     if state not in ("teacher", "trained"):
         measured.append(Measurement(KL, result.attention.kl, "nats", state, analysed))
     measured.append(Measurement(ENTROPY, result.attention.student_entropy, "nats", state, analysed))
-    trials = tuple(TrialRecord(stage=state, **asdict(trial)) for trial in result.trials)
+    trials = tuple(_trial_record(state, trial) for trial in result.trials)
+    curves = tuple(_loss_curve(state, trial) for trial in result.trials if trial.chosen and trial.curve)
     stage = next(
         (
             StageTime(state, entry.wall_s, entry.steps, entry.tokens_per_s, result.reused)
@@ -61,4 +73,17 @@ def with_state(record: RunRecord, result: StateResult) -> RunRecord:
         stages=(*record.stages, stage),
         metrics=(*record.metrics, *measured),
         trials=(*record.trials, *trials),
+        curves=(*record.curves, *curves),
     )
+
+
+def _trial_record(state: ModelState, trial: Trial) -> TrialRecord:
+    plain = asdict(trial)
+    del plain["curve"]
+    return TrialRecord(stage=state, **plain)
+
+
+def _loss_curve(state: ModelState, trial: Trial) -> Curve:
+    """The training loss of the chosen candidate."""
+    steps, losses = zip(*trial.curve, strict=True)
+    return Curve("train/loss", state, "batch", tuple(map(float, steps)), losses)

@@ -18,7 +18,7 @@ EVERY_STEP = "checkpoint_minutes=1e-9"
 
 def numbers(record: RunRecord) -> list[object]:
     """All that must not depend on interruptions; times do."""
-    return [*record.metrics, *((trial.stage, trial.steps, trial.epochs) for trial in record.trials)]
+    return [*record.metrics, *record.curves, *((trial.stage, trial.steps, trial.epochs) for trial in record.trials)]
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, module: type, stage: str, step: int) -> Callable[[], None]:

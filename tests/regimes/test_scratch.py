@@ -1,5 +1,6 @@
 """Training from scratch end to end, from the command line, on small tasks that are drawn from a seed."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,13 @@ def test_recall_is_learnt_from_scratch_and_recorded_without_a_teacher(
     (trial,) = record.trials
     assert trial.steps == 12 * 512 // 32
     assert trial.trained_parameters == record.data["parameters"]
+    assert 0 < trial.mfu < 1
+    assert trial.best_epoch is None
+    (curve,) = record.curves
+    assert (curve.name, curve.stage, curve.x[-1]) == ("train/loss", "trained", trial.steps)
+    # Four values at first, and then fewer.
+    assert curve.y[0] == pytest.approx(math.log(9), abs=1.0)
+    assert curve.y[-1] < curve.y[0]
     assert (records(tmp_path)[0].parent / record.artifacts["figure"]).read_bytes().startswith(b"\x89PNG")
     shown = capsys.readouterr().out
     assert "trained from scratch" in shown
@@ -60,7 +68,7 @@ def test_training_stops_when_held_out_rows_get_no_better_and_keeps_the_best_epoc
     )
     record = run(monkeypatch, tmp_path, *arguments, "attn=elu", *options)
     (trial,) = record.trials
-    assert trial.epochs == 3
+    assert (trial.epochs, trial.best_epoch) == (3, 1)
     assert record.data["rows"]["held_out"] == 64
     assert not (records(tmp_path)[0].parent / "progress").exists()
 

@@ -134,9 +134,13 @@ class TaskBatches:
 
     def tokens(self, loader: DataLoader) -> int:
         """Tokens of one pass over one of our loaders, padding not counted."""
+        return sum(self.row_lengths(loader))
+
+    def row_lengths(self, loader: DataLoader) -> list[int]:
+        """Tokens of each row of one of our loaders."""
         rows: Any = loader.dataset
         lengths = self.encoder.lengths(rows.dataset)
-        return sum(lengths[index] for index in rows.indices)
+        return [lengths[index] for index in rows.indices]
 
     def _options(self) -> dict[str, Any]:
         workers = self.encoder.workers

@@ -35,7 +35,9 @@ def keep(folder: Path, model: nn.Module, trials: tuple[Trial, ...]) -> None:
 def take(folder: Path, model: nn.Module) -> tuple[Trial, ...]:
     """Loads what `keep` has written into a model of the same architecture."""
     load_model(model, folder / WEIGHTS)
-    return tuple(Trial(**trial) for trial in json.loads((folder / TRIALS).read_text(encoding="utf-8")))
+    trials = json.loads((folder / TRIALS).read_text(encoding="utf-8"))
+    # JSON has no tuples.
+    return tuple(Trial(**trial | {"curve": tuple(map(tuple, trial.get("curve", ())))}) for trial in trials)
 
 
 def discard(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Runs the stages of a regime: trains, measures, and keeps the finetuned teacher for other variants."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from mimicry.training.budget import Budget
 from mimicry.training.metrics import higher_is_better
 from mimicry.training.resuming import BestEpoch, StageCheckpoint
 from mimicry.training.task import TaskModule
+from mimicry.training.throughput import LossCurve, Throughput
 
 log = logging.getLogger(__name__)
 
@@ -113,18 +115,23 @@ class Runner:
         folder = self.progress / f"{stage.name}{told}"
         checkpoint = StageCheckpoint(folder, self.checkpoint_minutes, self.seed, loader)
         module = stage.module(learning_rate=budget.learning_rate)
-        callbacks, held_out = [checkpoint], None
+        tokens = self.batches.tokens(loader)
+        flops = self._flops_per_token(stage.model, loader)
+        speed, losses = Throughput(flops), LossCurve()
+        callbacks, held_out = [checkpoint, speed, losses], None
         if stage.patience is not None:
             best = BestEpoch(folder, self.metrics[0], stage.patience)
-            callbacks, held_out = [checkpoint, best], self.batches.measuring(self.batches.held_out)
+            callbacks, held_out = [*callbacks, best], self.batches.measuring(self.batches.held_out)
         trainer = self.trainer(f"{stage.name}{told}", max_epochs=budget.epochs, callbacks=callbacks)
         if checkpoint.last is not None:
             log.info("%s: goes on from the checkpoint of the interrupted attempt", stage.name)
         trainer.fit(module, train_dataloaders=loader, val_dataloaders=held_out, ckpt_path=checkpoint.last)
         wall_s, epochs = checkpoint.wall_s, trainer.current_epoch
+        best_epoch = None
         if stage.patience is not None:
-            log.info("%s: epoch %d of %d was the best and is kept", stage.name, best.take(module), epochs)
-        tokens_per_s = self.batches.tokens(loader) * epochs / wall_s
+            best_epoch = best.take(module)
+            log.info("%s: epoch %d of %d was the best and is kept", stage.name, best_epoch, epochs)
+        tokens_per_s = tokens * epochs / wall_s
         return Trial(
             epochs,
             budget.learning_rate,
@@ -134,7 +141,20 @@ class Runner:
             held_out=None,
             chosen=False,
             trained_parameters=sum(p.numel() for group in trainer.optimizers[0].param_groups for p in group["params"]),
+            mfu=None if flops is None or speed.peak is None else tokens_per_s * flops / speed.peak,
+            peak_flops_per_s=speed.peak,
+            best_epoch=best_epoch,
+            curve=losses.curve,
         )
+
+    def _flops_per_token(self, model: nn.Module, loader: DataLoader) -> float | None:
+        """Mean over the tokens of a loader, forward and backward; None for models that do not count theirs."""
+        if not hasattr(model, "training_flops"):
+            return None
+        rows, towers = self.batches.row_lengths(loader), getattr(model, "towers", 1)
+        # Two sequences are counted as one that is as long as both.
+        flops = sum(model.training_flops(tokens // towers) * count for tokens, count in Counter(rows).items())
+        return flops / sum(rows)
 
     def _judge(self, stage: Stage, teacher: nn.Module | None) -> float:
         """Of a trained candidate, on the held-out rows: maps by their divergence, whole models by their score."""

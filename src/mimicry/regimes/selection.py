@@ -17,7 +17,10 @@ class Trial:
     """One candidate of a stage: its settings, what it cost and how it did on the held-out rows.
 
     `held_out` is None where there was no other candidate, and where this one diverged or its score has no value; of a
-    loss it is the negative, so that higher is always better.
+    loss it is the negative, so that higher is always better. `mfu` is the share of the device's `peak_flops_per_s`,
+    those of a large matrix product; both are None where the model does not count its operations. `best_epoch` is the
+    one whose weights were kept, counted from 1; None where those of the last step were. `curve` holds batches and
+    losses.
     """
 
     epochs: int
@@ -28,6 +31,10 @@ class Trial:
     held_out: float | None
     chosen: bool
     trained_parameters: int | None = None
+    mfu: float | None = None
+    peak_flops_per_s: float | None = None
+    best_epoch: int | None = None
+    curve: tuple[tuple[int, float], ...] = ()
 
 
 def train_best(
@@ -82,6 +89,7 @@ def _try(stage: Stage, budget: Budget, fit: Callable[[Stage, Budget], Trial], ju
 def describe(trial: Trial) -> str:
     """One line for the log."""
     rate = "" if trial.tokens_per_s is None else f", {trial.tokens_per_s:,.0f} tokens/s"
+    rate += "" if trial.mfu is None else f", {trial.mfu:.0%} of the machine's matrix products"
     held_out = "" if trial.held_out is None else f", {trial.held_out:.4f} on held-out rows"
     cost = f"{trial.steps} steps in {trial.wall_s:.0f} s{rate}"
     epochs = f"{trial.epochs} epoch{'s' * (trial.epochs > 1)}"

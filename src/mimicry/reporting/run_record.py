@@ -80,7 +80,10 @@ class TrialRecord:
 
     `stage` is the state it led to. `held_out` is the task's primary metric, or minus the divergence in nats where maps
     were distilled, or minus a loss; None when there was no other candidate, or this one diverged or had no finite
-    score. `trained_parameters` counts what the optimizer was given; None in records from before it was counted.
+    score. `trained_parameters` counts what the optimizer was given; None in records from before it was counted. `mfu`
+    is the share that the model's own operations take of `peak_flops_per_s`, which a large matrix product reached on the
+    same device; None where a model does not count its operations. `best_epoch` is the epoch whose weights were kept and
+    scored, counted from 1; None says that those of the last step were.
     """
 
     stage: ModelState
@@ -92,6 +95,9 @@ class TrialRecord:
     held_out: float | None
     chosen: bool
     trained_parameters: int | None = None
+    mfu: float | None = None
+    peak_flops_per_s: float | None = None
+    best_epoch: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
