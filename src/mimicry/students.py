@@ -19,8 +19,8 @@ def save_student(
 ) -> Path:
     """Writes weights, config, tokenizer or image processor, and the card, over what an earlier attempt has left.
 
-    A model that was trained from scratch has no config but the run's, which is in the record beside: its weights alone
-    are written.
+    A model that was trained from scratch has no config but the run's, which is in the record beside: its weights are
+    written, and its tokenizer if it has one.
 
     Args:
         conversion: finished.
@@ -36,6 +36,8 @@ def save_student(
     folder.mkdir(parents=True)
     if not isinstance(student, ConvertedModel):
         save_model(student, str(folder / "model.safetensors"))
+        if conversion.processor is not None:
+            conversion.processor.save_pretrained(folder)
         return folder
     checkpoint: Any = conversion.parts.checkpoint
     source = getattr(checkpoint, "teacher", None) or checkpoint.path

@@ -86,7 +86,7 @@ STATES = {"teach": "teacher", "distill": "distilled", "recover": "recovered"}
 
 def count_steps(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """Training steps taken from here on, by stage."""
-    taken = dict.fromkeys(STATES, 0)
+    taken = dict.fromkeys((*STATES, "train"), 0)
     original = StageCheckpoint.on_train_batch_start
 
     def count(self: StageCheckpoint, trainer: object, module: TaskModule, batch: dict, batch_idx: int) -> None:

@@ -85,7 +85,7 @@ def test_an_encoder_learns_digits_as_rows_of_pixels(tmp_path: Path, monkeypatch:
     ("arguments", "message"),
     [
         (["model=minilm"], "model must be of a kind that the regime converts, native, got text"),
-        (["task=digits_pixels"], "task must be of the model's kind, language (recall_decoder), got sequence"),
+        (["task=digits_pixels"], "task must be of the model's kind, tokens (recall_decoder), got sequence"),
         (
             ["attn=cosformer", "attn.feature_map.max_length=16"],
             "max_length must be >= 131, the tokens of a row, got 16",

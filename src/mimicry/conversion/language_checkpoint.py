@@ -131,18 +131,19 @@ def check_decoder(config: Any) -> None:
         raise ValueError(f"model: {config.model_type!r} is no decoder: it does not predict the next token of a text")
 
 
-def check_tokenizer_fits(source: str, tokenizer: Any, rows: int) -> None:
+def check_tokenizer_fits(source: str, tokenizer: Any, rows: int, option: str = "model.path") -> None:
     """Refuses a tokenizer without a vocabulary or end-of-text token, or with ids that the model has no embedding for.
 
     Args:
         source: where it is from, for the message.
         tokenizer: to be checked.
         rows: of the model's embedding.
+        option: that named it, for the message.
 
     Raises:
         ValueError: if it does not fit.
     """
-    what = f"model.path: the tokenizer of {source!r}"
+    what = f"{option}: the tokenizer of {source!r}"
     vocabulary = tokenizer.get_vocab()
     special = set(tokenizer.all_special_tokens)
     if not set(vocabulary) - special:

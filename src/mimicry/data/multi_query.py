@@ -45,7 +45,7 @@ class MultiQueryRecall:
     """
 
     name = "mqar"
-    modality = "language"
+    modality = "tokens"
     num_labels = 0
     metrics: tuple[str, ...] = ("accuracy",)
 

@@ -44,7 +44,7 @@ class AssociativeRecall:
     """
 
     name = "associative_recall"
-    modality = "language"
+    modality = "tokens"
     num_labels = 0
     metrics: tuple[str, ...] = ("accuracy",)
 

@@ -62,7 +62,11 @@ class TaskData:
 # At runtime too, because tests check arguments against their annotations.
 @runtime_checkable
 class Task(Protocol):
-    """Something that can be trained and scored on; `modality` says what its rows are: `text`, `image` or `language`."""
+    """Something that can be trained and scored on.
+
+    `modality` says what its rows are: `text` or `image` to classify, `language` to predict token by token, `tokens` to
+    predict without a tokenizer, or `sequence`, symbols to classify.
+    """
 
     name: str
     modality: str

@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from mimicry.data.task import RowLimits, TaskData, build_task_data
+from mimicry.data.task import RowLimits, TaskData, build_task_data, check_limit
 
 if TYPE_CHECKING:
     from mimicry.data.batches import Encoder
@@ -28,9 +28,11 @@ class Topics:
     Args:
         max_train_rows: keep this many evenly drawn topics; null keeps all.
         max_validation_rows: keep this many evenly drawn topics; null keeps all.
+        stride: score so many tokens of each block, >= 1, after the others as context; null scores all but the first,
+            which is quicker, and counts against a model what it could not know at the beginning of a block.
 
     Raises:
-        ValueError: if a limit is below 1.
+        ValueError: if a limit or the stride is below 1.
 
     Source: the module pydoc_data.topics of the running Python.
     """
@@ -40,8 +42,12 @@ class Topics:
     num_labels = 0
     metrics = ("nll_token", "nll_word")
 
-    def __init__(self, max_train_rows: int | None = None, max_validation_rows: int | None = None) -> None:
+    def __init__(
+        self, max_train_rows: int | None = None, max_validation_rows: int | None = None, stride: int | None = None
+    ) -> None:
         self.limits = RowLimits(max_train_rows, max_validation_rows)
+        check_limit("stride", stride)
+        self.stride = stride
 
     def check(self) -> None:
         """Nothing is left to refuse."""
@@ -62,6 +68,12 @@ class Topics:
         from mimicry.data.language import LanguageEncoder
 
         return LanguageEncoder(processor, max_length)
+
+    def scoring_encoder(self, processor: Any, max_length: int) -> "Encoder":
+        """The same for what is scored, with `stride` tokens of each block."""
+        from mimicry.data.language import LanguageEncoder
+
+        return LanguageEncoder(processor, max_length, stride=self.stride)
 
 
 def split_topics(topics: Mapping[str, str]) -> tuple[list[str], list[str]]:

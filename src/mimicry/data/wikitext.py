@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mimicry.data.hub import check_column, load_splits, origin
 from mimicry.data.language_files import find_files
 from mimicry.data.lines import read_lines
-from mimicry.data.task import RowLimits, TaskData, build_task_data
+from mimicry.data.task import RowLimits, TaskData, build_task_data, check_limit
 
 if TYPE_CHECKING:
     from mimicry.data.batches import Encoder
@@ -35,9 +35,11 @@ class WikiText:
         validation_file: file to score on instead.
         max_train_rows: keep this many evenly drawn articles; null keeps all.
         max_validation_rows: keep this many evenly drawn articles; null keeps all.
+        stride: score so many tokens of each block, >= 1, after the others as context; null scores all but the first,
+            which is quicker, and counts against a model what it could not know at the beginning of a block.
 
     Raises:
-        ValueError: if the name is unknown, a file is named without `root`, or a limit is below 1.
+        ValueError: if the name is unknown, a file is named without `root`, or a limit or the stride is below 1.
 
     Source: Merity et al. 2016, arXiv 1609.07843.
     """
@@ -55,6 +57,7 @@ class WikiText:
         validation_file: str | None = None,
         max_train_rows: int | None = None,
         max_validation_rows: int | None = None,
+        stride: int | None = None,
     ) -> None:
         if name not in CONFIGS:
             raise ValueError(f"name must be one of {', '.join(CONFIGS)}, got {name!r}")
@@ -66,6 +69,8 @@ class WikiText:
         self.hub = hub
         self.root = None if root is None else Path(root).expanduser()
         self.limits = RowLimits(max_train_rows, max_validation_rows)
+        check_limit("stride", stride)
+        self.stride = stride
 
     def check(self) -> None:
         """Looks for local files, and at the beginning of each; the hub is not asked.
@@ -111,6 +116,12 @@ class WikiText:
         from mimicry.data.language import LanguageEncoder
 
         return LanguageEncoder(processor, max_length, separated=False)
+
+    def scoring_encoder(self, processor: Any, max_length: int) -> "Encoder":
+        """The same for what is scored, with `stride` tokens of each block."""
+        from mimicry.data.language import LanguageEncoder
+
+        return LanguageEncoder(processor, max_length, separated=False, stride=self.stride)
 
 
 def split_articles(lines: Iterable[str]) -> list[str]:

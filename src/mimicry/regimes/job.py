@@ -21,7 +21,7 @@ from mimicry.data.task import TaskData, draw_indices
 from mimicry.regimes.finetuned import FinetunedConversion
 from mimicry.regimes.forecast import forecast_seconds
 from mimicry.regimes.maps import AttentionMaps, attention_maps
-from mimicry.regimes.parts import Parts
+from mimicry.regimes.parts import CAUSAL, Parts
 from mimicry.regimes.runner import Runner, Score, StateResult
 from mimicry.regimes.stage import chooses
 from mimicry.training.budget import BudgetGrid
@@ -87,6 +87,8 @@ class ConversionJob:
         assert parts.max_length is not None
         parts.check_length()
         encoder = parts.task.encoder(self.processor, parts.max_length)
+        # Texts may be scored with more context than they are trained with.
+        scoring = getattr(parts.task, "scoring_encoder", parts.task.encoder)(self.processor, parts.max_length)
         rows = encoder.encode(data.train)
         held_out = set(self._held_out(len(rows)))
         train = Subset(rows, [index for index in range(len(rows)) if index not in held_out])
@@ -95,9 +97,9 @@ class ConversionJob:
             train=train,
             distill=train if self.corpus is None else encoder.encode(self.corpus.train),
             held_out=Subset(rows, sorted(held_out)),
-            validation={split: encoder.encode(examples) for split, examples in data.validation.items()},
+            validation={split: scoring.encode(examples) for split, examples in data.validation.items()},
             seed=parts.seed,
-            measuring_tokens=LANGUAGE_TOKENS if parts.checkpoint.modality == "language" else MEASURING_TOKENS,
+            measuring_tokens=LANGUAGE_TOKENS if parts.checkpoint.modality in CAUSAL else MEASURING_TOKENS,
         )
         return model, data, batches
 

@@ -10,13 +10,17 @@ from torch import nn
 from mimicry.attention import Attention, AttentionDims
 from mimicry.conversion.checkpoint import Checkpoint
 from mimicry.conversion.image_checkpoint import ImageCheckpoint
-from mimicry.conversion.language_checkpoint import LanguageCheckpoint
+from mimicry.conversion.language_checkpoint import LanguageCheckpoint, check_tokenizer_fits
 from mimicry.data.task import Task, TaskData
-from mimicry.models.native import NativeDecoder, NativeEncoder
+from mimicry.data.tokenizers import check_tokenizer_source, load_tokenizer
+from mimicry.models.native import NativeDecoder, NativeEncoder, NativeLanguageModel
 from mimicry.regimes.finetuned import FinetunedConversion
 from mimicry.regimes.stage import Regime
 from mimicry.training.attention_analysis import AnalysisSettings
-from mimicry.training.metrics import build_scores
+from mimicry.training.metrics import LIKELIHOODS, build_scores
+
+# Of models whose tokens see only those before them.
+CAUSAL = ("language", "tokens")
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,7 @@ class Parts:
 
     regime: Regime
     attention: Callable[..., Attention]
-    checkpoint: Checkpoint | ImageCheckpoint | LanguageCheckpoint | NativeDecoder | NativeEncoder
+    checkpoint: Checkpoint | ImageCheckpoint | LanguageCheckpoint | NativeDecoder | NativeEncoder | NativeLanguageModel
     task: Task
     maps_corpus: Task | None
     optimizer: Callable[..., Any]
@@ -35,7 +39,6 @@ class Parts:
 
     def check(self) -> None:
         """Refuses whatever can be refused before anything is downloaded or trained; ValueError, one line."""
-        self.check_length()
         # Building a schedule runs every range check of the scheduler.
         optimizer = self.optimizer([nn.Parameter(torch.zeros(1))], lr=1.0)
         self.scheduler(optimizer, total_steps=10)
@@ -46,13 +49,13 @@ class Parts:
                     f"{option} must be of the model's kind, {self.checkpoint.modality} ({self.checkpoint.name}), "
                     f"got {task.modality} ({task.name})"
                 )
+        self.check_length()
         if self.analysis.sentence is not None and self.checkpoint.modality == "image":
             raise ValueError(f"analysis.sentence needs a text model, got {self.checkpoint.name}")
         distill = self.regime.grids.get("distill")
         if self.maps_corpus is not None and not (distill and distill.candidates):
             raise ValueError("maps_corpus needs regime.distill.epochs >= 1, got 0")
-        if not isinstance(self.checkpoint, NativeDecoder | NativeEncoder):
-            self.checkpoint.check()
+        self._check_checkpoint()
         self.task.check()
         build_scores(self.task.metrics, self.task.num_labels)
         if self.maps_corpus is not None:
@@ -74,6 +77,11 @@ class Parts:
         if isinstance(self.checkpoint, NativeDecoder | NativeEncoder):
             sizes = (self.task.vocab_size, self.task.max_length, data.num_labels, getattr(self.task, "towers", 1))
             return self.checkpoint.build(*sizes, self.attention), None
+        if isinstance(self.checkpoint, NativeLanguageModel):
+            source, vocab_size = self.checkpoint.tokenizer, self.checkpoint.vocab_size
+            tokenizer = load_tokenizer(source, vocab_size, data.train)
+            check_tokenizer_fits(source, tokenizer, vocab_size, option="model.tokenizer")
+            return self.checkpoint.build(self.attention), tokenizer
         return self.checkpoint.load(data.num_labels, data.label_names)
 
     def _check_teaching(self) -> None:
@@ -83,13 +91,27 @@ class Parts:
         ):
             raise ValueError("regime.teach.epochs must be >= 1 unless model.teacher names a finetuned model, got 0")
 
+    def _check_checkpoint(self) -> None:
+        if isinstance(self.checkpoint, NativeLanguageModel):
+            check_tokenizer_source(self.checkpoint.tokenizer, self.checkpoint.vocab_size)
+            if written := sorted(set(self.task.metrics) - set(LIKELIHOODS)):
+                raise ValueError(
+                    f"task must be scored by likelihood alone for a model from scratch, which writes no texts, "
+                    f"got {self.task.name} with {written[0]}"
+                )
+        elif not isinstance(self.checkpoint, NativeDecoder | NativeEncoder):
+            self.checkpoint.check()
+
     def check_length(self) -> None:
         """Refuses attention that is too short for the model; a model on the hub knows its length once it is loaded."""
         # Building one tiny layer runs every range check of the variant.
-        causal = self.checkpoint.modality == "language"
+        causal = self.checkpoint.modality in CAUSAL
         attention = self.attention(dims=AttentionDims(num_heads=1, head_dim=8, causal=causal))
         length = self.max_length
         if attention.max_length is not None and length is not None and attention.max_length < length:
             raise ValueError(
                 f"attn: its max_length must be >= {length}, the tokens of a row, got {attention.max_length}"
             )
+        stride = getattr(self.task, "stride", None)
+        if stride is not None and length is not None and stride >= length:
+            raise ValueError(f"task.stride must be < {length}, the tokens of a row, got {stride}")

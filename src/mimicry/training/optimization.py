@@ -10,26 +10,36 @@ from torch.optim.lr_scheduler import LRScheduler
 
 
 def warmup_schedule(
-    optimizer: Optimizer, total_steps: int, decay: Literal["linear", "cosine"] = "linear", warmup: float = 0.1
+    optimizer: Optimizer,
+    total_steps: int,
+    decay: Literal["linear", "cosine"] = "linear",
+    warmup: float = 0.1,
+    floor: float = 0.0,
 ) -> LRScheduler:
-    """Linear warm-up from 0 to the peak, then linear or cosine decay to 0 at the last step.
+    """Linear warm-up from 0 to the peak, then linear or cosine decay to the floor at the last step.
 
     Args:
         optimizer: carries the peak learning rate.
         total_steps: steps of the stage.
         decay: shape after the warm-up.
         warmup: share of steps spent warming up, in [0, 1).
+        floor: share of the peak at which a cosine ends, in [0, 1); a line ends at 0.
 
     Raises:
-        ValueError: if warmup or decay is out of range.
+        ValueError: if warmup, decay or floor is out of range.
     """
     if not 0 <= warmup < 1:
         raise ValueError(f"warmup must be in [0, 1), got {warmup}")
     if decay not in ("linear", "cosine"):
         raise ValueError(f"decay must be linear or cosine, got {decay!r}")
-    return transformers.get_scheduler(
-        decay, optimizer, num_warmup_steps=round(warmup * total_steps), num_training_steps=total_steps
-    )
+    if not 0 <= floor < 1:
+        raise ValueError(f"floor must be in [0, 1), got {floor}")
+    if floor and decay == "linear":
+        raise ValueError(f"floor must be 0 where decay is linear, got {floor}")
+    steps = {"num_warmup_steps": round(warmup * total_steps), "num_training_steps": total_steps}
+    if decay == "linear":
+        return transformers.get_scheduler("linear", optimizer, **steps)
+    return transformers.get_cosine_with_min_lr_schedule_with_warmup(optimizer, **steps, min_lr_rate=floor)
 
 
 def lightning_optimizers(

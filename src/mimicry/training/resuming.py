@@ -13,15 +13,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from mimicry.data.batches import ResumableLoader
 from mimicry.training.metrics import higher_is_better
 
-# Seeds times this plus the step never meet in a stage of any length.
-STEPS_PER_SEED = 1_000_003
+# Seeds times this plus the batch never meet in a stage of any length.
+BATCHES_PER_SEED = 1_000_003
 
 
 class StageCheckpoint(ModelCheckpoint):
     """Keeps `last.ckpt` of a running stage: what it trains, the optimizer, the schedule, and its place in the data.
 
     Frozen weights are left out: they are those the stage started from. Random numbers, such as dropout's, are a
-    function of seed and step, so that an interrupted stage draws what an undisturbed one would have drawn.
+    function of seed and batch, so that an interrupted stage draws what an undisturbed one would have drawn. Gradients
+    are not kept: where those of several batches are added, checkpoints wait for the step.
 
     Args:
         folder: of this stage alone.
@@ -61,7 +62,16 @@ class StageCheckpoint(ModelCheckpoint):
     def on_train_batch_start(
         self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        torch.manual_seed(self.seed * STEPS_PER_SEED + trainer.global_step)
+        batches = trainer.current_epoch * int(trainer.num_training_batches) + batch_idx
+        torch.manual_seed(self.seed * BATCHES_PER_SEED + batches)
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        # The last batch of an epoch steps, whatever their number.
+        whole = (batch_idx + 1) % trainer.accumulate_grad_batches == 0
+        if whole or batch_idx + 1 == trainer.num_training_batches:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)

@@ -74,6 +74,22 @@ def test_the_schedule_warms_up_to_the_peak_and_ends_at_zero(decay: str) -> None:
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-6)
 
 
+def test_a_cosine_ends_at_its_floor_and_a_line_has_none() -> None:
+    optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedule = warmup_schedule(optimizer, total_steps=100, decay="cosine", warmup=0.1, floor=0.1)
+    rates = []
+    for _ in range(100):
+        optimizer.step()
+        schedule.step()
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert max(rates) == pytest.approx(0.5)
+    # Half way between peak and floor in the middle of the decay.
+    assert rates[54] == pytest.approx(0.275)
+    assert rates[-1] == pytest.approx(0.05)
+    with pytest.raises(ValueError, match=r"floor must be 0 where decay is linear, got 0\.1"):
+        warmup_schedule(optimizer, total_steps=100, decay="linear", floor=0.1)
+
+
 def test_the_optimizer_gets_trainable_parameters_only() -> None:
     frozen, free = torch.nn.Parameter(torch.zeros(1), requires_grad=False), torch.nn.Parameter(torch.zeros(1))
     built = lightning_optimizers(SGD, warmup_schedule, [frozen, free], learning_rate=0.1, total_steps=5)
