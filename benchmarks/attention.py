@@ -8,7 +8,6 @@ own. Writes table.md, table.csv and figure.png, and mirrors them to W&B.
 """
 
 import argparse
-import csv
 import logging
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -17,7 +16,7 @@ from pathlib import Path
 import torch
 from contenders import MODES, PEERS, Cell, flops, installed, step_of
 from figure import cost_figure
-from measuring import extra_bytes, in_fresh_process, matmul_flops_per_s, medians
+from measuring import extra_bytes, in_fresh_process, matmul_flops_per_s, medians, write_csv
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -117,10 +116,7 @@ def table(lines: list[Measured], title: str) -> Table:
 def save(lines: list[Measured], folder: Path, title: str, shown: Table, missing: list[str]) -> None:
     """Writes table.csv, table.md and figure.png."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "table.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(asdict(lines[0])))
-        writer.writeheader()
-        writer.writerows(asdict(line) for line in lines)
+    write_csv(lines, folder / "table.csv")
     commit, dirty = git_state(Path(__file__).parent)
     text = Console(record=True, width=130, file=(folder / "table.txt").open("w", encoding="utf-8"))
     text.print(shown)

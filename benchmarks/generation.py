@@ -7,13 +7,13 @@ of a length take turns; medians count. Cache bytes are those of the tensors that
 """
 
 import argparse
-import csv
 import statistics
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from measuring import write_csv
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -138,10 +138,7 @@ def main() -> None:
     Console(width=130).print(table(lines, f"Generation, {shape}, batch {options.batch}, {options.threads} threads"))
     if options.save:
         options.save.mkdir(parents=True, exist_ok=True)
-        with (options.save / "table.csv").open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(asdict(lines[0])))
-            writer.writeheader()
-            writer.writerows(asdict(line) for line in lines)
+        write_csv(lines, options.save / "table.csv")
 
 
 if __name__ == "__main__":

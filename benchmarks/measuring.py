@@ -1,10 +1,13 @@
 """Fair timing on busy machines: contenders run in turns, medians count, memory is measured in fresh processes."""
 
+import csv
 import multiprocessing
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -27,6 +30,14 @@ def medians(steps: Mapping[str, Callable[[], None]], device: str, repetitions: i
         for name, step in steps.items():
             times[name].append(_seconds(step, calls[name], device))
     return {name: statistics.median(found) for name, found in times.items()}
+
+
+def write_csv(lines: Sequence[Any], path: Path) -> None:
+    """One row for each of these values of one dataclass."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(asdict(lines[0])))
+        writer.writeheader()
+        writer.writerows(asdict(line) for line in lines)
 
 
 def extra_bytes(make_step: Callable[[], Callable[[], None]], device: str) -> int | None:

@@ -9,14 +9,13 @@ product's speed that the model's own operations take (`mimicry.models.flops`).
 """
 
 import argparse
-import csv
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from measuring import extra_bytes, in_fresh_process, matmul_flops_per_s, medians
+from measuring import extra_bytes, in_fresh_process, matmul_flops_per_s, medians, write_csv
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -130,10 +129,7 @@ def table(lines: list[Measured], title: str) -> Table:
 def save(lines: list[Measured], folder: Path, shown: Table) -> None:
     """Writes table.csv and table.md."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "table.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(asdict(lines[0])))
-        writer.writeheader()
-        writer.writerows(asdict(line) for line in lines)
+    write_csv(lines, folder / "table.csv")
     commit, dirty = git_state(Path(__file__).parent)
     machine = ", ".join(f"{name} {value}" for name, value in hardware().items() if value is not None)
     console = Console(width=130)
