@@ -94,7 +94,7 @@ def test_a_finished_run_is_shown_again_and_not_repeated_unless_asked(
 ) -> None:
     run_here(monkeypatch, "attn=elu", *arguments)
     first = records(tmp_path)[0].read_text()
-    run_here(monkeypatch, "attn=elu", "experiments=minilm_movie_reviews", *arguments)
+    run_here(monkeypatch, "attn=elu", "experiments=minilm_movie_reviews", "analysis=summary", *arguments)
     assert records(tmp_path)[0].read_text() == first
     assert capsys.readouterr().out.count("elu on sst2") == 2
     # The experiment that asked for it will find it.
