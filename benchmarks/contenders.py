@@ -161,7 +161,8 @@ def _decode(contender: str, cell: Cell) -> Step | None:
     _, state = layer.resume(q, k, v)
 
     def step() -> None:
-        layer.resume(*new, state)
+        # The cache of keys and values is written in place, too.
+        layer.resume(*new, state, overwrite=True)
 
     return step
 

@@ -131,7 +131,13 @@ class LinearAttention(Attention):
         return absorb(self.key_map, k, v, key_mask)
 
     def resume(
-        self, q: Queries, k: Keys, v: Values, state: LinearState | None = None, key_mask: KeyMask | None = None
+        self,
+        q: Queries,
+        k: Keys,
+        v: Values,
+        state: LinearState | None = None,
+        key_mask: KeyMask | None = None,
+        overwrite: bool = False,
     ) -> tuple[Outputs, LinearState]:
         """Causal outputs of the tokens that follow those summed in `state`, and the state after them; no gradients.
 
@@ -144,13 +150,15 @@ class LinearAttention(Attention):
             v: values of the new tokens.
             state: what `resume` returned for the tokens before; None at the start.
             key_mask: over the new tokens.
+            overwrite: `state` is not needed any more, and its memory may become that of the new one: a third of the
+                time of a single token.
 
         Raises:
             ValueError: if the layer is not causal, or the state is that of another layer or batch.
         """
         self.check(q, k, key_mask, v)
         self.check_causal()
-        return resume(self.query_map, self.key_map, self.eps, q, k, v, state, key_mask)
+        return resume(self.query_map, self.key_map, self.eps, q, k, v, state, key_mask, overwrite)
 
     def _scores(self, q: Queries, k: Keys, key_mask: KeyMask | None) -> Scores:
         """Products of the features of all pairs, each row up to a factor of its own; 0 for keys out of sight."""

@@ -1,6 +1,7 @@
 """Causal linear attention with an explicit state: prompts in pieces of any length, then one token after another."""
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -20,7 +21,17 @@ from mimicry.attention.prompt import initial_state
 from mimicry.attention.state import LinearState
 from mimicry.attention.streaming import batches
 from mimicry.attention.streaming_causal import sweep
-from mimicry.shapes import Features, KeyFeatures, KeyMask, Keys, Outputs, PerFeature, Queries, QueryFeatures, Values
+from mimicry.shapes import (
+    KeyFeatures,
+    KeyMask,
+    Keys,
+    Outputs,
+    PerFeature,
+    Queries,
+    QueryFeatures,
+    TokenFeatures,
+    Values,
+)
 
 
 @torch.no_grad()
@@ -33,6 +44,7 @@ def resume(
     v: Values,
     state: LinearState | None,
     key_mask: KeyMask | None,
+    overwrite: bool,
 ) -> tuple[Outputs, LinearState]:
     """See `LinearAttention.resume`."""
     if q.shape[2] != k.shape[2]:
@@ -43,11 +55,13 @@ def resume(
         _check(state, key_map, v)
     if key_map.max_length is not None and state.tokens + k.shape[2] > key_map.max_length:
         raise ValueError(f"tokens must be <= max_length = {key_map.max_length}, got {state.tokens} + {k.shape[2]}")
-    with torch.autocast(q.device.type, enabled=False):
-        if k.shape[2] == 0:
-            return v.new_empty(v.shape), state
+    if k.shape[2] == 0:
+        return v.new_empty(v.shape), state
+    # Entering the context costs as much as a product of a single token, so only where there is something to switch off.
+    autocast = torch.is_autocast_enabled(q.device.type)
+    with torch.autocast(q.device.type, enabled=False) if autocast else nullcontext():
         if k.shape[2] == 1:
-            return _step(query_map, key_map, eps, q, k, v, state, key_mask)
+            return _step(query_map, key_map, eps, q, k, v, state, key_mask, overwrite)
         return _many(query_map, key_map, eps, q, k, v, state, key_mask)
 
 
@@ -74,7 +88,7 @@ def _many(
             for half in (slice(None, middle), slice(middle, None)):
                 mask = None if key_mask is None else key_mask[:, half]
                 some = (q[:, :, half], k[:, :, half], v[:, :, half], state, mask)
-                part, state = resume(query_map, key_map, eps, *some)
+                part, state = resume(query_map, key_map, eps, *some, overwrite=False)
                 parts.append(part)
             return torch.cat(parts, dim=2), state
         state = _rescaled(state, shift)
@@ -98,23 +112,29 @@ def _step(
     v: Values,
     state: LinearState,
     key_mask: KeyMask | None,
+    overwrite: bool,
 ) -> tuple[Outputs, LinearState]:
-    """One token."""
-    x_q, x_k = q.to(state.kv.dtype), k.to(state.kv.dtype)
+    """One token; the calls cost more than what they compute, so there are as few as can be."""
+    x_q, x_k, x_v = (x if x.dtype == state.kv.dtype else x.to(state.kv.dtype) for x in (q, k, v))
     plain = state.shift is None
     if plain:
-        phi_q, phi_k = query_map(x_q, state.tokens), key_map(x_k, state.tokens)
-        plain = not is_exponential(query_map, key_map) or (_in_range(phi_q) and _in_range(phi_k))
+        phi = query_map.of_token(key_map, x_q, x_k, state.tokens)
+        phi_q, phi_k = phi.unbind()
+        plain = not is_exponential(query_map, key_map) or _in_range(phi)
     if not plain:
         phi_q, phi_k, state = _shifted_token(query_map, key_map, x_q, x_k, state, key_mask)
     if key_mask is not None:
         phi_k = phi_k.masked_fill(~key_mask[:, None, :, None], 0.0)
-    kv = torch.addcmul(state.kv, phi_k.mT, v.to(state.kv.dtype))
-    total = state.k + phi_k[:, :, 0]
+    # Fresh memory for a state costs more than the sums. A state of inference mode takes no writes outside of it.
+    if overwrite and (torch.is_inference_mode_enabled() or not state.kv.is_inference()):
+        kv, total = state.kv.addcmul_(phi_k.mT, x_v), state.k.add_(phi_k[:, :, 0])
+    else:
+        kv, total = torch.addcmul(state.kv, phi_k.mT, x_v), state.k + phi_k[:, :, 0]
     rows = phi_q.flatten(0, 1)
     denominator = torch.bmm(rows, total.flatten(0, 1)[..., None]).clamp_(min=eps)
     out = torch.bmm(rows, kv.flatten(0, 1)).div_(denominator)
-    return out.view(v.shape).to(v.dtype), LinearState(kv, total, state.shift, state.tokens + 1)
+    out = out.view(v.shape)
+    return out if out.dtype == v.dtype else out.to(v.dtype), LinearState(kv, total, state.shift, state.tokens + 1)
 
 
 def _shifted_token(
@@ -138,7 +158,7 @@ def _shifted_token(
     return (log_q - log_q.amax(dim=-1, keepdim=True)).exp_(), (log_k - shift).exp_(), state
 
 
-def _in_range(phi: Features) -> bool:
+def _in_range(phi: TokenFeatures) -> bool:
     """Whether no |log phi| exceeds PLAIN_RANGE; False for NaN."""
     least, most = (extreme.item() for extreme in phi.aminmax())
     return least >= math.exp(-PLAIN_RANGE) and most <= math.exp(PLAIN_RANGE)
@@ -165,7 +185,7 @@ def _check(state: LinearState, key_map: FeatureMap, v: Values) -> None:
     shapes = {"kv": (batch, heads, f, width), "k": (batch, heads, f), "shift": (batch, heads, 1, f)}
     for name, shape in shapes.items():
         mine = getattr(state, name)
-        if mine is not None and (mine.shape, mine.dtype, mine.device) != (shape, dtype, v.device):
+        if mine is not None and (mine.shape != shape or mine.dtype != dtype or mine.device != v.device):
             raise ValueError(
                 f"state.{name} must be {shape} {dtype} on {v.device} for this layer and batch, "
                 f"got {tuple(mine.shape)} {mine.dtype} on {mine.device}"

@@ -46,9 +46,18 @@ class SlidingWindowAttention(Attention):
         return WindowState.of(k, v, present_keys(k, key_mask), self.window, None)
 
     def resume(
-        self, q: Queries, k: Keys, v: Values, state: WindowState | None = None, key_mask: KeyMask | None = None
+        self,
+        q: Queries,
+        k: Keys,
+        v: Values,
+        state: WindowState | None = None,
+        key_mask: KeyMask | None = None,
+        overwrite: bool = False,
     ) -> tuple[Outputs, WindowState]:
-        """Outputs of the tokens after those in `state`, and the state after them; see `LinearAttention.resume`."""
+        """Outputs of the tokens after those in `state`, and the state after them; see `LinearAttention.resume`.
+
+        The new state is always a fresh one: its window moves.
+        """
         self.check(q, k, key_mask, v)
         self.check_causal()
         with torch.no_grad(), torch.autocast(q.device.type, enabled=False):

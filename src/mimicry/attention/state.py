@@ -33,16 +33,25 @@ class Resumable(Protocol):
     """Causal attention that can go on from a state instead of all earlier keys and values.
 
     The outputs of `forward` over a text are those of `forward` over its beginning, then of `resume` over the rest.
-    States are never written to: an old one is still good.
+    States are never written to, and an old one is still good, but where `overwrite` gives it away.
     """
 
     def absorb(self, k: Keys, v: Values, key_mask: KeyMask | None = None) -> Any:
         """The state after the first tokens of a text; no gradients."""
 
     def resume(
-        self, q: Queries, k: Keys, v: Values, state: Any = None, key_mask: KeyMask | None = None
+        self,
+        q: Queries,
+        k: Keys,
+        v: Values,
+        state: Any = None,
+        key_mask: KeyMask | None = None,
+        overwrite: bool = False,
     ) -> tuple[Outputs, Any]:
-        """Outputs of the tokens that follow those in `state`, and the state after them; no gradients."""
+        """Outputs of the tokens that follow those in `state`, and the state after them; no gradients.
+
+        With `overwrite` the memory of `state` may become that of the new one, and `state` is lost.
+        """
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ class RecurrentLayer(CacheLayerMixin):  # type: ignore[misc]
             out: Outputs = attention(q, k, v, key_mask)
             self.state = attention.absorb(k, v, key_mask)
         else:
-            out, self.state = attention.resume(q, k, v, self.state, key_mask)
+            out, self.state = attention.resume(q, k, v, self.state, key_mask, overwrite=True)
         return out
 
     def get_seq_length(self) -> int:

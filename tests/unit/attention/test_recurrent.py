@@ -213,3 +213,60 @@ def test_no_gradient_is_recorded() -> None:
     out, state = attn.resume(*(x.requires_grad_() for x in inputs))
     assert not out.requires_grad
     assert not state.kv.requires_grad
+
+
+@every_map
+def test_a_state_that_is_given_away_is_written_over(name: str) -> None:
+    attn, inputs = layer(name), states()
+    _, state = attn.resume(*(x[:, :, :150] for x in inputs))
+    addresses = (state.kv.data_ptr(), state.k.data_ptr())
+    outputs = []
+    for token in range(150, TOKENS):
+        out, state = attn.resume(*(x[:, :, token : token + 1] for x in inputs), state, overwrite=True)
+        outputs.append(out)
+    assert (state.kv.data_ptr(), state.k.data_ptr()) == addresses
+    exact = (attn.weights(*inputs[:2]) @ inputs[2])[:, :, 150:]
+    torch.testing.assert_close(torch.cat(outputs, dim=2), exact, rtol=0, atol=1e-10)
+
+
+def test_a_state_that_is_not_given_away_is_left_alone() -> None:
+    attn, (q, k, v) = layer("hedgehog"), states()
+    _, state = attn.resume(q[:, :, :150], k[:, :, :150], v[:, :, :150])
+    kept = (state.kv.clone(), state.k.clone())
+    attn.resume(q[:, :, 150:151], k[:, :, 150:151], v[:, :, 150:151], state)
+    assert torch.equal(state.kv, kept[0])
+    assert torch.equal(state.k, kept[1])
+
+
+def test_a_state_of_inference_mode_goes_on_outside_of_it() -> None:
+    attn, inputs = layer("hedgehog"), states()
+    with torch.inference_mode():
+        _, state = attn.resume(*(x[:, :, :199] for x in inputs))
+    out, _ = attn.resume(*(x[:, :, 199:] for x in inputs), state, overwrite=True)
+    torch.testing.assert_close(out, attn(*inputs)[:, :, 199:], rtol=0, atol=1e-10)
+
+
+def test_a_token_meets_the_maps_as_they_are_now() -> None:
+    """The matrices of both maps are joined once, and again whenever a map has changed."""
+    attn, inputs = layer("hedgehog"), states()
+    first, last = [x[:, :, :199] for x in inputs], [x[:, :, 199:] for x in inputs]
+
+    def check() -> None:
+        _, state = attn.resume(*first)
+        out, _ = attn.resume(*last, state)
+        torch.testing.assert_close(out, attn(*inputs)[:, :, 199:], rtol=0, atol=1e-10)
+
+    check()
+    weight = attn.key_map.projection.weight
+    with torch.no_grad():
+        weight.mul_(0.5)
+    check()
+    weight.data = weight.data * 3
+    check()
+    attn.to(torch.float16).to(torch.float64)
+    check()
+    attn.query_map.projection.bias = torch.nn.Parameter(torch.randn_like(attn.query_map.projection.bias))
+    check()
+    with torch.inference_mode():
+        attn.load_state_dict({name: value + 0.1 for name, value in attn.state_dict().items()})
+        check()

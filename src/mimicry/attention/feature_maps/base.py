@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mimicry.attention.scratch import Scratch
-from mimicry.shapes import ChunkFeatures, Features, HeadStates, Keys, Queries, Scores
+from mimicry.shapes import ChunkFeatures, Features, HeadStates, Keys, Queries, Scores, TokenFeatures
 
 
 class FeatureMap(nn.Module, ABC):
@@ -40,6 +40,10 @@ class FeatureMap(nn.Module, ABC):
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
             return pulled_back(self, self(leaf, start), leaf, grad.flatten(2, 3))
+
+    def of_token(self, key_map: "FeatureMap", q: HeadStates, k: HeadStates, start: int) -> TokenFeatures:
+        """`self(q, start)` and `key_map(k, start)` of a single token at position `start`; no gradients."""
+        return torch.stack([self(q, start), key_map(k, start)])
 
     def before_step(self, step: int) -> None:
         """Called once before training step `step`; maps that redraw randomness over training do it here."""

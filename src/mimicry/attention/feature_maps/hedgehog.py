@@ -7,10 +7,11 @@ import torch
 from torch import Tensor
 
 from mimicry.attention.base import AttentionDims
-from mimicry.attention.feature_maps.base import LogFeatureMap
+from mimicry.attention.feature_maps.base import FeatureMap, LogFeatureMap
+from mimicry.attention.feature_maps.joint import joint_projection
 from mimicry.attention.feature_maps.projection import HeadProjection
 from mimicry.attention.scratch import Scratch
-from mimicry.shapes import ChunkFeatures, Features, HeadStates
+from mimicry.shapes import ChunkFeatures, Features, HeadStates, TokenFeatures
 
 LOG2_E = math.log2(math.e)
 
@@ -41,12 +42,13 @@ class HedgehogFeatureMap(LogFeatureMap):
         return torch.cat([u, -u], dim=-1)
 
     def forward(self, x: HeadStates, start: int = 0) -> Features:
-        if not torch.is_grad_enabled() and x.shape[2] == 1:
-            # When decoding, scaling the matrix for powers of two would cost more than exponentials do.
-            u = self.projection(x)
-            return torch.cat([u, -u], dim=-1).exp_()
         features: Features = _ExponentialPair.apply(self.projection(x, factor=LOG2_E))  # type: ignore[no-untyped-call]
         return features
+
+    def of_token(self, key_map: FeatureMap, q: HeadStates, k: HeadStates, start: int) -> TokenFeatures:
+        assert isinstance(key_map, HedgehogFeatureMap)
+        u = joint_projection(self.projection, key_map.projection, q, k)
+        return torch.cat([u, -u], dim=-1).exp_()
 
     def log_bound(self, x: HeadStates) -> Tensor:
         return self.projection.bound(x)

@@ -54,12 +54,7 @@ class HeadProjection(nn.Module):
 
     def forward(self, x: HeadStates, factor: float = 1.0) -> Features:
         """`factor` times the projection, at no cost per token."""
-        if x.shape[0] == x.shape[2] == 1 and factor * self.input_scale == 1.0:
-            matrix, bias = self.weight, self.bias
-            if bias is not None and matrix.dtype == x.dtype and matrix.shape[0] == x.shape[1]:
-                # One call: when decoding, what surrounds the product costs more than the product.
-                return torch.baddbmm(bias, x[0], matrix.mT)[None]
-        weight = self._weight(x, factor).mT
+        weight = self.matrix(x, factor).mT
         u = torch.matmul(x, weight)
         return u if self.bias is None else u.add_(self.bias.to(x.dtype), alpha=factor)
 
@@ -71,7 +66,7 @@ class HeadProjection(nn.Module):
 
     def write(self, x: HeadStates, factor: float, out: Features) -> Features:
         """`forward` without gradients, written to `out`."""
-        weight = self._weight(x, factor).mT
+        weight = self.matrix(x, factor).mT
         # Example by example: a product over all of them at once would first copy the matrices for each.
         for one, written in zip(x, out, strict=True):
             torch.bmm(one, weight, out=written)
@@ -79,7 +74,7 @@ class HeadProjection(nn.Module):
 
     def pull_back(self, x: HeadStates, of_u: Features) -> tuple[HeadStates, dict[str, Tensor]]:
         """Gradients of `x` and of weight and bias, given that of the projection."""
-        weight = self._weight(x, 1.0)
+        weight = self.matrix(x)
         grad, rows = torch.matmul(of_u, weight), (of_u.flatten(0, 1), x.flatten(0, 1))
         found = {}
         if self.weight.requires_grad:
@@ -89,8 +84,8 @@ class HeadProjection(nn.Module):
             found["projection.bias"] = of_u.sum(dim=2).sum(dim=0)[:, None].sum_to_size(self.bias.shape)
         return grad, found
 
-    def _weight(self, x: HeadStates, factor: float) -> HeadMatrix:
-        """The matrix of every head, in the dtype of `x`, with all scales in it."""
+    def matrix(self, x: HeadStates, factor: float = 1.0) -> HeadMatrix:
+        """`factor` times the matrix of every head of `x`, in its dtype, with all scales in it."""
         scale = factor * self.input_scale
         weight = self.weight.to(x.dtype)
         return (weight if scale == 1.0 else weight * scale).expand(x.shape[1], -1, -1)
