@@ -100,6 +100,15 @@ def test_maps_can_learn_on_another_corpus(
     assert steps["recovered"] == 2 * 256 // 16
 
 
+def test_a_corpus_may_have_labels_that_the_model_does_not_know(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_toy_mnli(tmp_path / "glue")
+    corpus = ("task@maps_corpus=mnli", f"maps_corpus.root={tmp_path / 'glue'}")
+    record = run(monkeypatch, tmp_path, "attn=hedgehog", *corpus, *arguments)
+    assert (record.status, record.data["maps_corpus"]["name"]) == ("finished", "mnli")
+
+
 def test_a_corpus_for_maps_that_are_not_distilled_is_refused(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,9 @@ def forecast_seconds(model: nn.Module, regime: Regime, batches: TaskBatches, tea
         epochs = sum(budget.epochs for budget in grid.candidates)
         if epochs > 0 and not (stage == "teach" and teacher_known):
             loader = batches.training(stage, grid.batch_size, grid.max_rows)
-            seconds += SHARES[stage] * epochs * _epoch_seconds(model, loader, train=True)
+            # Another corpus may have classes that this model does not know, or scores.
+            labelled = stage != "distill" or batches.distill is batches.train
+            seconds += SHARES[stage] * epochs * _epoch_seconds(model, loader, train=True, labelled=labelled)
             if len(grid.candidates) > 1:
                 measured = _epoch_seconds(model, batches.measuring(batches.held_out), train=False)
                 seconds += len(grid.candidates) * measured
@@ -41,7 +43,7 @@ def forecast_seconds(model: nn.Module, regime: Regime, batches: TaskBatches, tea
     return seconds
 
 
-def _epoch_seconds(model: nn.Module, loader: DataLoader, train: bool) -> float:
+def _epoch_seconds(model: nn.Module, loader: DataLoader, train: bool, labelled: bool = True) -> float:
     some = sorted(itertools.islice(loader, BATCHES_LOOKED_AT), key=lambda batch: next(iter(batch.values())).numel())
     batch = some[len(some) // 2]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -52,7 +54,10 @@ def _epoch_seconds(model: nn.Module, loader: DataLoader, train: bool) -> float:
         for _ in range(2):
             began = time.perf_counter()
             inputs = {name: value.to(device) for name, value in model_inputs(batch).items()}
-            loss = model(**inputs, labels=batch["labels"].to(device)).loss
+            if labelled:
+                loss = model(**inputs, labels=batch["labels"].to(device)).loss
+            else:
+                loss = model(**inputs).logits.mean()
             if train:
                 loss.backward()
             # Reading the loss waits for the device.
