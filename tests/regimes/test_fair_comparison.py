@@ -6,8 +6,11 @@ import pytest
 from cli import run_here
 from runs import records
 from toy import write_toy_mnli, write_toy_pairs
+from transformers import BertTokenizerFast
 
+from mimicry.data.topics import Topics
 from mimicry.reporting.run_record import RunRecord, read_record
+from mimicry.reporting.transfer import transfer_tables
 
 
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: str) -> RunRecord:
@@ -98,6 +101,40 @@ def test_maps_can_learn_on_another_corpus(
     steps = {trial.stage: trial.steps for trial in record.trials}
     assert steps["distilled"] == 4
     assert steps["recovered"] == 2 * 256 // 16
+
+
+def test_maps_of_a_classifier_can_learn_on_running_text(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = ("ablation=running_text", "maps_corpus.max_train_rows=3", "regime.distill.max_rows=null")
+    budget = ("regime.distill.epochs=1", *without(arguments, "distill.max_rows", "distill.epochs"))
+    record = run(monkeypatch, tmp_path, "attn=hedgehog", *corpus, *budget)
+    used = record.data["maps_corpus"]
+    documents = Topics(max_train_rows=3).load()
+    tokens = sum(
+        len(text)
+        for text in BertTokenizerFast.from_pretrained(tmp_path / "tiny")(
+            list(documents.train), add_special_tokens=False
+        )["input_ids"]
+    )
+    # [CLS] and [SEP] stand in each of the 32 places.
+    assert (used["name"], used["rows"]) == ("topics", -(-tokens // 30))
+    assert used["source"].startswith("pydoc_data.topics of Python ")
+    assert used["fingerprint"] == documents.fingerprint
+    steps = {trial.stage: trial.steps for trial in record.trials}
+    assert steps["distilled"] == -(-used["rows"] // 16)
+    assert "| hedgehog | topics | distilled | 0." in transfer_tables([record])
+
+
+def test_running_text_is_refused_where_it_is_no_corpus(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        SystemExit, match=r"maps_corpus must be of the model's kind, text \(.*\), got language \(samsum"
+    ):
+        run_here(monkeypatch, "task@maps_corpus=samsum", *arguments)
+    with pytest.raises(
+        SystemExit, match=r"maps_corpus must be of the model's kind, image \(.*\), got language \(topics"
+    ):
+        run_here(monkeypatch, "model=vit_tiny", "task=digits", "task@maps_corpus=topics")
 
 
 def test_a_corpus_may_have_labels_that_the_model_does_not_know(

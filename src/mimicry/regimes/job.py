@@ -16,7 +16,8 @@ from torch.utils.data import Subset
 
 from mimicry.conversion.checkpoint import Checkpoint
 from mimicry.conversion.image_checkpoint import ImageCheckpoint
-from mimicry.data.batches import MEASURING_TOKENS, TaskBatches
+from mimicry.data.batches import MEASURING_TOKENS, Encoder, Rows, TaskBatches
+from mimicry.data.packing import pack
 from mimicry.data.task import TaskData, draw_indices
 from mimicry.regimes.finetuned import FinetunedConversion
 from mimicry.regimes.forecast import forecast_seconds
@@ -97,7 +98,7 @@ class ConversionJob:
         batches = self.batches = TaskBatches(
             encoder=encoder,
             train=train,
-            distill=train if self.corpus is None else encoder.encode(self.corpus.train),
+            distill=train if self.corpus is None else self._corpus_rows(encoder, self.corpus),
             held_out=Subset(rows, sorted(held_out)),
             validation={split: scoring.encode(examples) for split, examples in data.validation.items()},
             seed=parts.seed,
@@ -161,9 +162,15 @@ class ConversionJob:
                 "name": corpus.name,
                 "source": corpus.sources["train"],
                 "fingerprint": corpus.fingerprint,
-                "rows": len(corpus.train),
+                "rows": len(batches.distill),
             },
         }
+
+    def _corpus_rows(self, encoder: Encoder, corpus: TaskData) -> Rows:
+        if not self.parts.packs_corpus:
+            return encoder.encode(corpus.train)
+        assert self.parts.max_length is not None
+        return pack(self.processor, corpus.train, self.parts.max_length)
 
     def _held_out(self, rows: int) -> list[int]:
         """Positions of the training rows to choose settings on; the same for every seed and variant."""

@@ -44,7 +44,9 @@ class Parts:
         self.scheduler(optimizer, total_steps=10)
         self._check_teaching()
         for option, task in (("task", self.task), ("maps_corpus", self.maps_corpus)):
-            if task is not None and task.modality != self.checkpoint.modality:
+            if task is None or task.modality == self.checkpoint.modality:
+                continue
+            if option == "task" or not self.packs_corpus:
                 raise ValueError(
                     f"{option} must be of the model's kind, {self.checkpoint.modality} ({self.checkpoint.name}), "
                     f"got {task.modality} ({task.name})"
@@ -69,6 +71,15 @@ class Parts:
             if isinstance(self.checkpoint, NativeDecoder | NativeEncoder)
             else self.checkpoint.max_length
         )
+
+    @property
+    def packs_corpus(self) -> bool:
+        """Whether the maps of a classifier of texts learn on running text, which is cut into rows for it."""
+        corpus = self.maps_corpus
+        if corpus is None or (self.checkpoint.modality, corpus.modality) != ("text", "language"):
+            return False
+        # What is scored by texts that a model writes has rows of another shape.
+        return set(corpus.metrics) <= set(LIKELIHOODS)
 
     def load_model(self, data: TaskData) -> tuple[nn.Module, Any]:
         """The model for these data as it starts, and its tokenizer or image processor if it has one."""
