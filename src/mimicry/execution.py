@@ -16,14 +16,12 @@ from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from mimicry.assets import cache_root
 from mimicry.locks import held
 from mimicry.ranks import is_main_process
-from mimicry.recording import blank_record, with_state, with_tables
+from mimicry.recording import blank_record, with_attention_files, with_state, with_tables
 from mimicry.regimes.job import ConversionJob
 from mimicry.regimes.parts import Parts, build_parts
 from mimicry.regimes.progress import discard
-from mimicry.reporting.attention_maps import write_attention_maps
-from mimicry.reporting.attention_report import FOLDER, AttentionTables, write_attention_report
+from mimicry.reporting.attention_report import AttentionTables
 from mimicry.reporting.outcome import log_outcome
-from mimicry.reporting.plots import attention_maps_figure
 from mimicry.reporting.provenance import peak_memory_bytes
 from mimicry.reporting.run_record import (
     RunRecord,
@@ -165,16 +163,9 @@ def _run(
             log.info("%s: %s", result.state.replace("_", " "), scores)
         if not is_main_process():
             return
-        maps = conversion.attention_maps()
-        whose = "attention" if maps.teacher is None else "attention of teacher and student"
-        title = f"{record.attn} on {record.task}: {whose}"
-        drawn = (maps.teacher, maps.student, maps.tokens, title, folder / "attention_maps.png")
-        figure = attention_maps_figure(*drawn, difference=parts.analysis.full is not None)
-        weights = write_attention_maps(maps.teacher, maps.student, maps.tokens, folder)
-        written = {} if parts.analysis.full is None else write_attention_report(record, tables, folder)
-        artifacts = record.artifacts | {"figure": figure.name, "attention maps": weights.name}
-        artifacts |= {"analysis": FOLDER} if written else {}
-        record = replace(record, artifacts=artifacts, data=conversion.data_summary())
+        full = parts.analysis.full is not None
+        record, written = with_attention_files(record, conversion.attention_maps(), tables, full, folder)
+        record = replace(record, data=conversion.data_summary())
         student = save_student(conversion, record, plain["adapters"], folder / "student")
         artifacts = record.artifacts | {"student": student.name}
         directory = run_directory(run)
@@ -182,7 +173,7 @@ def _run(
             artifacts["W&B run"] = directory.resolve().relative_to(folder.resolve()).as_posix()
         record = replace(record, artifacts=artifacts)
         keep(record)
-        log_outcome(run, record, figure)
+        log_outcome(run, record, folder / record.artifacts["figure"])
         log_analysis(run, record, written)
 
 

@@ -2,20 +2,17 @@
 
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
 from mimicry.execution import quieten, teacher_key, teachers
-from mimicry.recording import with_attention, with_tables
+from mimicry.recording import with_attention, with_attention_files, with_tables
 from mimicry.regimes.job import ConversionJob
 from mimicry.regimes.parts import build_parts
 from mimicry.regimes.reload import reload
-from mimicry.reporting.attention_maps import write_attention_maps
-from mimicry.reporting.attention_report import FOLDER, read_tables, write_attention_report
-from mimicry.reporting.plots import attention_maps_figure
+from mimicry.reporting.attention_report import read_tables
 from mimicry.reporting.run_record import RECORD_NAME, ModelState, RunRecord, read_record, write_record
 from mimicry.training.attention_analysis import analyse_state
 
@@ -58,16 +55,7 @@ def analyse_run(build: Callable[..., Any], folder: Path, plain: dict[str, Any]) 
     )
     reload(job, student)
     record, tables = _measured(job, record, folder, trainer(logger=False, enable_checkpointing=False))
-    maps = job.attention_maps()
-    title = f"{record.attn} on {record.task}"
-    figure = attention_maps_figure(
-        maps.teacher, maps.student, maps.tokens, title, folder / "attention_maps.png", parts.analysis.full is not None
-    )
-    weights = write_attention_maps(maps.teacher, maps.student, maps.tokens, folder)
-    artifacts = record.artifacts | {"figure": figure.name, "attention maps": weights.name}
-    if parts.analysis.full is not None and write_attention_report(record, tables, folder):
-        artifacts |= {"analysis": FOLDER}
-    record = replace(record, artifacts=artifacts)
+    record, _ = with_attention_files(record, job.attention_maps(), tables, parts.analysis.full is not None, folder)
     write_record(record, folder)
     return record
 

@@ -7,9 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from mimicry.regimes.maps import AttentionMaps
 from mimicry.regimes.runner import StateResult
 from mimicry.regimes.selection import Trial
-from mimicry.reporting.attention_report import AttentionTables
+from mimicry.reporting.attention_maps import write_attention_maps
+from mimicry.reporting.attention_report import FOLDER, AttentionTables, write_attention_report
+from mimicry.reporting.plots import attention_maps_figure
 from mimicry.reporting.provenance import git_state, hardware, package_versions
 from mimicry.reporting.run_record import (
     ENTROPY,
@@ -133,6 +136,32 @@ def with_tables(tables: AttentionTables, state: ModelState, attention: Attention
     points = [{"state": state, "log_softmax": x, "log_weight": y} for x, y in attention.points]
     others = [[row for row in rows if row["state"] != state] for rows in (tables.heads, tables.points)]
     return AttentionTables((*others[0], *heads), (*others[1], *points))
+
+
+def with_attention_files(
+    record: RunRecord, maps: AttentionMaps, tables: AttentionTables, full: bool, folder: Path
+) -> tuple[RunRecord, dict[str, Path]]:
+    """Draws and writes what was measured of attention, and names it in the record.
+
+    Args:
+        record: with all of its states.
+        maps: of one text, for the figure and its file.
+        tables: of a full analysis.
+        full: whether there was one, of which more is written.
+        folder: of the run.
+
+    Returns:
+        The record with its artifacts, and what `write_attention_report` has written, empty unless `full`.
+    """
+    whose = "attention" if maps.teacher is None else "attention of teacher and student"
+    title = f"{record.attn} on {record.task}: {whose}"
+    drawn = (maps.teacher, maps.student, maps.tokens)
+    figure = attention_maps_figure(*drawn, title, folder / "attention_maps.png", difference=full)
+    weights = write_attention_maps(*drawn, folder)
+    written = write_attention_report(record, tables, folder) if full else {}
+    artifacts = record.artifacts | {"figure": figure.name, "attention maps": weights.name}
+    artifacts |= {"analysis": FOLDER} if written else {}
+    return replace(record, artifacts=artifacts), written
 
 
 def _grid(entry: HeadNumbers, state: ModelState) -> HeadGrid:
