@@ -17,6 +17,7 @@ from mimicry.reporting.provenance import git_state, hardware, package_versions
 from mimicry.reporting.run_record import (
     ENTROPY,
     KL,
+    RECORD_NAME,
     SCORE_PREFIX,
     Measurement,
     ModelState,
@@ -161,6 +162,14 @@ def with_attention_files(
     written = write_attention_report(record, tables, folder) if full else {}
     artifacts = record.artifacts | {"figure": figure.name, "attention maps": weights.name}
     artifacts |= {"analysis": FOLDER} if written else {}
+    if full:
+        # Slow to import; and plotly.js, which the page holds, takes 4.7 MB that not every run should leave.
+        from mimicry.reporting.dashboard.maps import read_maps
+        from mimicry.reporting.dashboard.page import write_maps_page
+
+        stored = read_maps(record, folder / RECORD_NAME)
+        assert stored is not None
+        artifacts["attention page"] = write_maps_page(record, stored, folder / "attention_maps.html").name
     return replace(record, artifacts=artifacts), written
 
 

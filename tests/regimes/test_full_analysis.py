@@ -41,6 +41,7 @@ def test_a_conversion_records_every_quantity_of_every_state_and_trains_the_same(
     assert weights["summary"].keys() == weights["full"].keys()
     assert all(value.equal(weights["full"][name]) for name, value in weights["summary"].items())
     assert set(measured(brief, "teacher")) == {"entropy"}
+    assert "attention page" not in brief.artifacts
     assert set(measured(brief, "recovered")) == {"entropy", "kl"}
     assert {curve.name for curve in brief.curves} == {"train/loss"}
     assert set(measured(full, "teacher")) == OF_EVERY_STATE
@@ -65,6 +66,8 @@ def check_files(folder: Path, record: RunRecord) -> None:
     teacher, student, tokens = read_attention_maps(folder / record.artifacts["attention maps"])
     assert teacher.shape == student.shape == (2, 4, len(tokens), len(tokens))
     assert tokens[0] == "[CLS]"
+    page = (folder / record.artifacts["attention page"]).read_text(encoding="utf-8")
+    assert json.dumps(tokens, separators=(",", ":")) in page
     rows = pyarrow.parquet.read_table(folder / record.artifacts["analysis"] / "heads.parquet").to_pylist()
     one = next(row for row in rows if (row["state"], row["quantity"], row["layer"], row["head"]) == QUARTER)
     assert one["mean"] == pytest.approx(measured(record, "recovered")["kl"][1, 2], rel=1e-4)

@@ -6,7 +6,7 @@ function maps(runs) {
   const place = section("maps");
   clear(place);
   const about =
-    "The weights of every head on one sentence, teacher and student side by side on one scale. Rows are queries, columns keys; the weight is in the cell under the pointer.";
+    "The weights of every head on one sentence, teacher and student side by side on one scale, and their difference. Rows are queries, columns keys; the weight is in the cell under the pointer.";
   place.append(el("h2", {}, "Attention maps"), el("p", { class: "note" }, about));
   const able = runs.filter((run) => run.maps);
   if (!able.length)
@@ -31,14 +31,16 @@ function maps(runs) {
       weights: headWeights(run.maps, name, mapChoice.layer, mapChoice.head),
     }));
     const top = Math.max(...both.flatMap(({ weights }) => weights.flat()));
+    const shown = both.map((side) => ({ ...side, scale: { zmin: 0, zmax: top, colorscale: "Cividis" } }));
+    if (both.length > 1) shown.push(difference(both[0].weights, both[1].weights, run.label));
     panels.append(
-      ...both.map(({ title, weights }) =>
+      ...shown.map(({ title, weights, scale }) =>
         el(
           "div",
           {},
           el("h3", {}, title),
           plot(`Attention of ${title}, layer ${mapChoice.layer}, head ${mapChoice.head}`, () =>
-            weightsMap(weights, run.maps.tokens, top),
+            weightsMap(weights, run.maps.tokens, scale),
           ),
         ),
       ),
@@ -71,7 +73,7 @@ function maps(runs) {
     el(
       "div",
       { class: "controls" },
-      choice("Run", options, mapChoice.run, again),
+      options.length > 1 ? choice("Run", options, mapChoice.run, again) : null,
       slider("layer", layers),
       slider("head", heads),
     ),
@@ -90,7 +92,17 @@ function headWeights(stored, name, layer, head) {
   );
 }
 
-function weightsMap(weights, tokens, zmax) {
+// Purple where the student attends more, orange where the teacher does: ColorBrewer's PuOr, as in the runs' figures.
+const PURPLE_ORANGE = ["#b35806", "#f1a340", "#fee0b6", "#f7f7f7", "#d8daeb", "#998ec3", "#542788"];
+
+function difference(teacher, student, label) {
+  const weights = student.map((row, from) => row.map((weight, to) => weight - teacher[from][to]));
+  const top = Math.max(...weights.flat().map(Math.abs), 1 / 255);
+  const colorscale = PURPLE_ORANGE.map((colour, index) => [index / (PURPLE_ORANGE.length - 1), colour]);
+  return { title: `${label} less teacher`, weights, scale: { zmin: -top, zmax: top, colorscale } };
+}
+
+function weightsMap(weights, tokens, scale) {
   const ticks = {
     tickvals: tokens.map((_, index) => index),
     ticktext: tokens.map(plain),
@@ -104,9 +116,7 @@ function weightsMap(weights, tokens, zmax) {
   const trace = {
     type: "heatmap",
     z: weights,
-    zmin: 0,
-    zmax,
-    colorscale: "Cividis",
+    ...scale,
     hovertext: hover,
     hoverinfo: "text",
     colorbar: { thickness: 10, outlinewidth: 0 },

@@ -1,23 +1,29 @@
 """The dashboard as a person uses it, in a headless Chromium; skipped where there is none."""
 
+import base64
 import itertools
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("selenium", reason="selenium drives the browser")
 
-from dashboards import HOSTILE, KEPT
+from dashboards import HOSTILE, KEPT, TOKENS, attention_maps
 from selenium import webdriver
 from selenium.webdriver import ActionChains, Keys
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
+
+from mimicry.reporting.dashboard.page import write_maps_page
+from mimicry.reporting.run_record import RunRecord
 
 BROWSER = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (found := shutil.which(name))),
@@ -70,6 +76,17 @@ class Page:
         self.driver.execute_script(script, self.find(f"#{section} .plot"))
         self.until("document.querySelector(arguments[0])", f"#{section} .plot .main-svg")
 
+    def told(self, selector: str) -> str:
+        """What the page says of the mark under the pointer."""
+        mark, jitter = self.find(selector), itertools.cycle((0, 1))
+
+        def told_at(driver: webdriver.Chrome) -> list[str]:
+            # A pointer that rests where it was tells a figure nothing.
+            ActionChains(driver).move_to_element_with_offset(mark, next(jitter), 0).perform()
+            return self.texts(".hoverlayer .hovertext")
+
+        return WebDriverWait(self.driver, 20, 0.3).until(told_at)[0]
+
     def errors(self) -> list[str]:
         return [entry["message"] for entry in self.driver.get_log("browser") if entry["level"] == "SEVERE"]
 
@@ -94,8 +111,26 @@ def driver() -> Iterator[webdriver.Chrome]:
 
 @pytest.fixture(params=[DESKTOP], ids=["desktop"])
 def opened(request: pytest.FixtureRequest, driver: webdriver.Chrome, page: Path) -> Iterator[Page]:
-    """The page, newly loaded; afterwards there must be no error and no request but for the file itself."""
-    width, height = request.param
+    """The dashboard, newly loaded."""
+    with shown(driver, page, request.param, request.node.name) as page_of:
+        yield page_of
+
+
+@pytest.fixture
+def alone(
+    request: pytest.FixtureRequest, driver: webdriver.Chrome, make_record: Callable[..., RunRecord], tmp_path: Path
+) -> Iterator[Page]:
+    """The attention maps of one run in a page of their own."""
+    record = make_record(attn="hedgehog", task="sst2", model=HOSTILE)
+    file = write_maps_page(record, attention_maps(), tmp_path / "attention_maps.html")
+    with shown(driver, file, DESKTOP, request.node.name) as page_of:
+        yield page_of
+
+
+@contextmanager
+def shown(driver: webdriver.Chrome, page: Path, size: tuple[int, int], name: str) -> Iterator[Page]:
+    """Loads a page; afterwards there must be no error and no request but for the file itself."""
+    width, height = size
     metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
     driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     driver.get("about:blank")
@@ -105,7 +140,7 @@ def opened(request: pytest.FixtureRequest, driver: webdriver.Chrome, page: Path)
     driver.get(page.as_uri())
     yield page_of
     if SCREENSHOTS:
-        driver.save_screenshot(str(Path(SCREENSHOTS) / f"{request.node.name}.png"))
+        driver.save_screenshot(str(Path(SCREENSHOTS) / f"{name}.png"))
     assert page_of.errors() == []
     assert page_of.requests() == {page.as_uri()}
 
@@ -153,15 +188,7 @@ def test_a_click_on_a_header_sorts_and_a_second_one_turns_it_round(opened: Page)
 
 def test_hovering_over_a_mark_tells_its_numbers(opened: Page) -> None:
     opened.drawn("fidelity")
-    mark = opened.find("#fidelity .plot .scatterlayer .trace:last-child .point")
-    jitter = itertools.cycle((0, 1))
-
-    def told_at(driver: webdriver.Chrome) -> list[str]:
-        # A pointer that rests where it was tells a figure nothing.
-        ActionChains(driver).move_to_element_with_offset(mark, next(jitter), 0).perform()
-        return opened.texts("#fidelity .hoverlayer .hovertext")
-
-    told = WebDriverWait(opened.driver, 20, 0.3).until(told_at)[0]
+    told = opened.told("#fidelity .plot .scatterlayer .trace:last-child .point")
     assert "taylor" in told
     assert "97.0 ± 0.0 % of the teacher" in told
     assert "KL 0.510 ± 0.025 nats" in told
@@ -232,6 +259,61 @@ def test_the_attention_of_every_head_can_be_looked_at(opened: Page) -> None:
     opened.until("document.querySelectorAll('#maps .plot')[1].data")
     assert opened.driver.execute_script(weights) != first
     assert opened.texts("#maps .ticks output") == ["0", "1"]
+
+
+PANELS = "return [...document.querySelectorAll('#maps .plot')].map((node) => node.data[0].z)"
+
+
+def test_the_maps_of_a_run_alone_are_chosen_by_keyboard_and_tell_their_weights(alone: Page) -> None:
+    assert alone.find("h1").text == f"hedgehog on sst2 · {HOSTILE} · seed 0"
+    alone.drawn("maps")
+    assert alone.texts("#maps h3") == ["Teacher (softmax)", "hedgehog", "hedgehog less teacher"]
+    # One run: nothing to choose but layer and head.
+    assert alone.texts("#maps select") == []
+    before = alone.driver.execute_script(PANELS)
+    ActionChains(alone.driver).send_keys(Keys.TAB, Keys.ARROW_RIGHT, Keys.TAB, Keys.ARROW_RIGHT).perform()
+    assert alone.texts("#maps .ticks output") == ["1", "1"]
+    alone.until("[...document.querySelectorAll('#maps .plot')].every((node) => node.data)")
+    panels = alone.driver.execute_script(PANELS)
+    assert panels != before
+    expected = weights_of(attention_maps()["student"])[1, 1] / 255
+    np.testing.assert_allclose(panels[1], expected)
+    assert alone.texts("#maps .xtick")[:5] == TOKENS
+    cell = alone.told("#maps .plot .nsewdrag")
+    assert re.search(r"<i>fine</i> → <i>fine</i>\s*0\.\d{3}", cell), cell
+    assert alone.driver.execute_script("return document.querySelectorAll('img, main b, main i').length") == 0
+
+
+def test_the_difference_is_student_less_teacher_and_its_middle_has_no_colour(
+    driver: webdriver.Chrome, make_record: Callable[..., RunRecord], tmp_path: Path
+) -> None:
+    teacher, student = weights_of(attention_maps()["teacher"]), np.full((2, 3, 5, 5), 51, np.uint8)
+    maps = attention_maps() | {"student": base64.b64encode(student.tobytes()).decode()}
+    file = write_maps_page(make_record(), maps, tmp_path / "maps.html")
+    with shown(driver, file, DESKTOP, "difference") as page_of:
+        page_of.drawn("maps")
+        page_of.until("[...document.querySelectorAll('#maps .plot')].every((node) => node.data)")
+        expected = (51 - teacher[0, 0].astype(int)) / 255
+        np.testing.assert_allclose(driver.execute_script(PANELS)[2], expected, atol=1e-12)
+        trace = driver.execute_script(
+            "const {zmin, zmax, colorscale} = document.querySelectorAll('#maps .plot')[2].data[0];"
+            "return [-zmin, zmax, ...colorscale[3]]"
+        )
+        top = pytest.approx(np.abs(expected).max())
+        assert trace == [top, top, 0.5, "#f7f7f7"]
+
+
+def test_a_model_that_imitates_none_is_shown_alone(
+    driver: webdriver.Chrome, make_record: Callable[..., RunRecord], tmp_path: Path
+) -> None:
+    file = write_maps_page(make_record(), attention_maps() | {"teacher": None}, tmp_path / "maps.html")
+    with shown(driver, file, DESKTOP, "no teacher") as page_of:
+        page_of.drawn("maps")
+        assert page_of.texts("#maps h3") == ["hedgehog"]
+
+
+def weights_of(stored: str) -> np.ndarray:
+    return np.frombuffer(base64.b64decode(stored), np.uint8).reshape(2, 3, 5, 5)
 
 
 def test_a_run_has_an_address_a_link_and_a_command_to_copy(opened: Page, page: Path) -> None:
