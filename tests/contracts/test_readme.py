@@ -1,4 +1,4 @@
-"""The README's claims that a test can check; its commands are composed in test_configs.py."""
+"""The README's claims that a test can check; its commands are executed in test_readme_commands.py."""
 
 import re
 
