@@ -94,7 +94,8 @@ class AttentionStatistics:
         pairs = torch.stack([softmax.flatten(), logs.flatten()], dim=1)
         pairs = pairs[~pairs.isnan().any(dim=1)]
         if len(self.points) < MOST_POINTS // POINTS:
-            self.points.append(pairs[:: max(1, len(pairs) // POINTS)][:POINTS].cpu())
+            # Copied: a view would keep all pairs of the batch in memory.
+            self.points.append(pairs[:: max(1, len(pairs) // POINTS)][:POINTS].to("cpu", copy=True))
 
     def add_positions(self, quantity: str, values: Tensor, counted: Tensor, first: int) -> None:
         """Takes in values (batch, heads, queries) by the position of the query; the first one stands at `first`."""

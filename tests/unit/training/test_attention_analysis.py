@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 from families import left_padded_batch, padded_batch, tiny_model
+from memory import LivePeak
 from torch import Tensor, nn
 
 import mimicry
 from mimicry.attention import Attention, AttentionDims, LinearAttention
 from mimicry.attention.capture import attention_layers
 from mimicry.attention.feature_maps.base import FeatureMap
+from mimicry.training import attention_statistics
 from mimicry.training.attention_analysis import AttentionSummary, moved, summarise_attention
 from mimicry.training.attention_statistics import AttentionStatistics, HeadNumbers
 from mimicry.training.layer_measures import FullAnalysis, drawn_queries
@@ -185,6 +187,33 @@ def test_a_gpu_gives_the_same_numbers_and_gives_the_models_back() -> None:
         there = all_numbers(summarise_attention(teacher, student, [left_padded_batch()], FULL))
     np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-4)
     assert next(student.parameters()).device.type == "cpu"
+
+
+def test_eight_times_the_blocks_of_queries_take_no_more_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The sample for the scatter plot is full after the first blocks, rather than after sixty.
+    monkeypatch.setattr(attention_statistics, "MOST_POINTS", 2 * attention_statistics.POINTS)
+    teacher, student = pair()
+    draw = torch.Generator().manual_seed(0)
+
+    def peak(batches: int) -> int:
+        some = ({"input_ids": torch.randint(0, 20, (4, 20), generator=draw)} for _ in range(batches))
+        with LivePeak() as memory:
+            summary = summarise_attention(teacher, student, some, FULL, block=5)
+        assert numbers(summary)["kl"].count == [[80 * batches] * 4] * 2
+        return memory.peak
+
+    # What is made once for all is there by then.
+    peak(1)
+    assert peak(16) == peak(2)
+
+
+def test_the_sample_for_the_scatter_plot_keeps_its_points_alone() -> None:
+    statistics = AttentionStatistics(spread=True)
+    logs = -torch.rand(8, 4, 500, dtype=torch.float64)
+    statistics.add_rises(logs, 2 * logs)
+    (points,) = statistics.points
+    assert points.untyped_storage().nbytes() == points.nbytes == attention_statistics.POINTS * 2 * 8
+    torch.testing.assert_close(points[:, 1], 2 * points[:, 0])
 
 
 def test_an_own_attention_needs_nothing_but_the_contract() -> None:
