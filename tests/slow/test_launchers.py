@@ -6,10 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from cli import REPO
 from toy import save_toy_checkpoint, write_toy_task
 
 from mimicry.reporting.comparison import read_records
+from mimicry.reporting.run_record import RunRecord
 from mimicry.sweeps import jobs, latest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -52,3 +54,18 @@ def test_an_engine_runs_every_job_of_a_checkout_that_is_not_installed(plugin: st
     assert [record.status for record in records] == ["finished", "finished"]
     # One of them trained the teacher, whichever started first.
     assert sorted(record.stages[0].reused for record in records) == [False, True]
+    if plugin == "hydra_optuna_sweeper":
+        check_choice(latest(tmp_path / "results"), records)
+
+
+def check_choice(sweep: Path, records: list[RunRecord]) -> None:
+    """Optuna has drawn the learning rates, and chosen by the held-out rows, not by those that are reported."""
+    held_out = {}
+    for record in records:
+        (chosen,) = (trial for trial in record.trials if trial.stage == "recovered" and trial.chosen)
+        held_out[chosen.learning_rate] = chosen.held_out
+    assert len(held_out) == 2
+    assert all(1e-5 <= rate <= 1e-3 for rate in held_out)
+    found = yaml.safe_load((sweep / "optimization_results.yaml").read_text(encoding="utf-8"))
+    assert found["best_value"] == max(held_out.values())
+    assert held_out[found["best_params"]["regime.recover.learning_rate"]] == found["best_value"]
