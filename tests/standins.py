@@ -24,6 +24,8 @@ TOKENS = 16
 # Every head is drawn in the figure that a run ends with.
 HEADS = {"num_attention_heads": 2}
 STAGES = ("teach", "distill", "recover", "train")
+# Rows that make a text of the longer length together.
+FILL = "w2 w3 w4 w5 w6"
 TEXTS = {"text": f"a good w{ROWS} bad film", "dialogue": "A: how are you ?\nB: fine", "summary": "B is fine"}
 # What a command writes for things that only its user has.
 PLACEHOLDER = "path/to/"
@@ -114,7 +116,7 @@ class StandIns:
         path = self.folder / "reviews" / "movie_reviews.tsv"
         if not path.is_file():
             path.parent.mkdir()
-            path.write_text("".join(f"{row}\t{row % 2 * 4 - 2}\tw{row % 9} good\n" for row in range(REVIEWS)))
+            path.write_text("".join(f"{row}\t{row % 2 * 4 - 2}\tw{row % 9} good {FILL}\n" for row in range(REVIEWS)))
         return path.parent
 
     def _bert(self, folder: Path, labels: int) -> None:
@@ -141,7 +143,9 @@ class StandIns:
             (folder / spec.folder).mkdir()
             columns = spec.columns or tuple(filter(None, (spec.text, spec.pair, spec.label)))
             for stem in ("train", *spec.validation.values()):
-                rows = [{spec.text: f"w1 good w{row}", spec.pair: f"{stem[-1]} w{row}"} for row in range(2 * ROWS)]
+                rows = [
+                    {spec.text: f"w1 good w{row} {FILL}", spec.pair: f"{stem[-1]} w{row}"} for row in range(2 * ROWS)
+                ]
                 for row, cells in enumerate(rows):
                     cells[spec.label] = spec.labels[row % len(spec.labels)] if spec.labels else row / 2
                 with (folder / spec.folder / f"{stem}.tsv").open("w", newline="") as file:
