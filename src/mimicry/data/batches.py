@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, Subset
 
 from mimicry.data.sampler import LengthBucketSampler
 from mimicry.data.task import check_limit, draw_indices
+from mimicry.ranks import have_met
 
 # Scores do not depend on them; without gradients such batches fit wherever training fits.
 MEASURING_BATCH_SIZE = 64
@@ -71,7 +72,7 @@ class Share:
 
     def meet(self) -> None:
         """Looks which process this is: known once training has begun."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
+        if have_met():
             self.rank, self.processes = torch.distributed.get_rank(), torch.distributed.get_world_size()
 
     def __call__(self, rows: Sequence[Any]) -> dict[str, Tensor]:

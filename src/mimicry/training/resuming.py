@@ -50,7 +50,8 @@ class StageCheckpoint(ModelCheckpoint):
 
     def __init__(self, folder: Path, minutes: float, seed: int, loader: ResumableLoader) -> None:
         interval = timedelta(minutes=minutes)
-        super().__init__(dirpath=folder, filename="last", train_time_interval=interval, enable_version_counter=False)
+        self.path = folder / "last.ckpt"
+        super().__init__(folder, self.path.stem, train_time_interval=interval, enable_version_counter=False)
         self.seed = seed
         self.loader = loader
         self.began = time.perf_counter()
@@ -65,8 +66,7 @@ class StageCheckpoint(ModelCheckpoint):
     @property
     def last(self) -> Path | None:
         """The checkpoint of an interrupted attempt, if there is one."""
-        path = Path(str(self.dirpath)) / "last.ckpt"
-        return path if path.is_file() else None
+        return self.path if self.path.is_file() else None
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         super().setup(trainer, pl_module, stage)
@@ -93,7 +93,7 @@ class StageCheckpoint(ModelCheckpoint):
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # The scores of an epoch decide when to stop, and come after the checkpoint of its last batch.
         if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
-            trainer.save_checkpoint(Path(str(self.dirpath)) / "last.ckpt")
+            trainer.save_checkpoint(self.path)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(trainer, pl_module, checkpoint)

@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from mimicry.attention.feature_maps.base import FeatureMap
 from mimicry.data.batches import model_inputs
+from mimicry.ranks import have_met
 from mimicry.training.metrics import Scores
 from mimicry.training.optimization import lightning_optimizers
 
@@ -79,7 +80,7 @@ def refuse_divergence(loss: Tensor, stage: str, step: int) -> None:
     Processes that train together raise together: one that went on would wait for the others for ever.
     """
     finite = torch.isfinite(loss).all()
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
+    if have_met():
         everywhere = finite.int()
         torch.distributed.all_reduce(everywhere, torch.distributed.ReduceOp.MIN)
         finite = everywhere.bool()
