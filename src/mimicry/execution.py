@@ -163,9 +163,11 @@ def _run(
             log.info("%s: %s", result.state.replace("_", " "), scores)
         if not is_main_process():
             return
+        began = time.perf_counter()
         full = parts.analysis.full is not None
         record, written = with_attention_files(record, conversion.attention_maps(), tables, full, folder)
-        record = replace(record, data=conversion.data_summary())
+        analysis_s = (record.analysis_s or 0.0) + time.perf_counter() - began
+        record = replace(record, analysis_s=analysis_s, data=conversion.data_summary())
         student = save_student(conversion, record, plain["adapters"], folder / "student")
         artifacts = record.artifacts | {"student": student.name}
         directory = run_directory(run)
@@ -174,7 +176,9 @@ def _run(
         record = replace(record, artifacts=artifacts)
         keep(record)
         log_outcome(run, record, folder / record.artifacts["figure"])
+        began = time.perf_counter()
         log_analysis(run, record, written)
+        keep(replace(record, analysis_s=analysis_s + time.perf_counter() - began))
 
 
 def _moved(file: Path, folder: Path) -> str:

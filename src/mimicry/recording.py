@@ -84,6 +84,7 @@ def with_state(record: RunRecord, result: StateResult) -> RunRecord:
         metrics=(*record.metrics, *measured),
         trials=(*record.trials, *trials),
         curves=(*record.curves, *trained),
+        analysis_s=(record.analysis_s or 0.0) + result.analysis_s,
     )
     return with_attention(grown, state, result.attention)
 

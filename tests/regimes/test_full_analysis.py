@@ -1,6 +1,7 @@
 """The full analysis of runs, from the command line: recorded, drawn, mirrored, and without effect on training."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ def measured(record: RunRecord, state: str) -> dict[str, np.ndarray]:
 
 
 def test_a_conversion_records_every_quantity_of_every_state_and_trains_the_same(
-    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     weights = {}
     for analysis in ("summary", "full"):
@@ -36,10 +37,13 @@ def test_a_conversion_records_every_quantity_of_every_state_and_trains_the_same(
         run_here(monkeypatch, *options, f"paths.results={tmp_path / 'results' / analysis}")
         (path,) = (tmp_path / "results" / analysis).rglob("record.json")
         weights[analysis] = load_file(path.parent / "student/model.safetensors")
+        assert re.search(r"\d+ s in all, of which \d+ s \(\d+%\) for attention's analysis", capsys.readouterr().out)
     brief, full = map(read_record, sorted(records(tmp_path), key=lambda path: "full" in str(path)))
     # Bit for bit: what is measured has no say in what is learnt.
     assert weights["summary"].keys() == weights["full"].keys()
     assert all(value.equal(weights["full"][name]) for name, value in weights["summary"].items())
+    # The full analysis does more, and neither takes more than its run.
+    assert 0 < brief.analysis_s < full.analysis_s < full.wall_s
     assert set(measured(brief, "teacher")) == {"entropy"}
     assert "attention page" not in brief.artifacts
     assert set(measured(brief, "recovered")) == {"entropy", "kl"}

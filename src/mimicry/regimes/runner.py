@@ -1,6 +1,7 @@
 """Runs the stages of a regime: trains, measures, and keeps the finetuned teacher for other variants."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -46,8 +47,8 @@ class StateResult:
     """One measured state: scores with the primary one first, attention, how it was trained, and the model itself.
 
     The model runs through our seam. `trials` is empty for a state reached without training; `reused` says that the
-    training was an earlier run's. Where an earlier epoch than the last was the best, and its weights are measured,
-    `last_weights` is a file with those of the last.
+    training was an earlier run's. `analysis_s` are the seconds that measuring the attention took. Where an earlier
+    epoch than the last was the best, and its weights are measured, `last_weights` is a file with those of the last.
     """
 
     state: str
@@ -56,6 +57,7 @@ class StateResult:
     trials: tuple[Trial, ...]
     reused: bool
     model: nn.Module
+    analysis_s: float
     last_weights: Path | None = None
 
 
@@ -111,9 +113,11 @@ class Runner:
             # A softmax model as the host library runs it has no attention of ours; its canonicalised copy has.
             model = stage.model if attention_layers(stage.model) else teacher
             rows = next(iter(self.batches.validation.values()))
+            began = time.perf_counter()
             measured = self._attention(teacher, model, rows, self.analysis)
+            analysis_s = time.perf_counter() - began
             last = self._last_weights(stage, trials)
-            yield StateResult(stage.state, scores, measured, trials, reused, model, last)
+            yield StateResult(stage.state, scores, measured, trials, reused, model, analysis_s, last)
 
     def _fit(self, stage: Stage, budget: Budget) -> Trial:
         assert stage.module is not None

@@ -24,11 +24,19 @@ def show(record: RunRecord, folder: Path) -> None:
             cost = f"{trial.steps} steps in {trial.wall_s:.0f} s{rate}{share}"
             console.print(f"{trial.stage + ':':16}{settings}: {cost}{among}", soft_wrap=True, highlight=False)
     rows = ", ".join(f"{split.replace('_', ' ')} {count:,}" for split, count in record.data["rows"].items() if count)
-    console.print(f"{'rows:':16}{rows}; {record.wall_s:.0f} s in all", soft_wrap=True, highlight=False)
+    console.print(f"{'rows:':16}{rows}; {_seconds(record)}", soft_wrap=True, highlight=False)
     for part in record.data.get("missing", ()):
         console.print(f"{'missing:':16}{part}", soft_wrap=True, highlight=False)
     for label, path in ({"record": RECORD_NAME} | record.artifacts).items():
         console.print(f"{label + ':':16}{_short(folder / path)}", soft_wrap=True, highlight=False)
+
+
+def _seconds(record: RunRecord) -> str:
+    whole = f"{record.wall_s:.0f} s in all"
+    if record.analysis_s is None:
+        return whole
+    share = record.analysis_s / record.wall_s
+    return f"{whole}, of which {record.analysis_s:.0f} s ({share:.0%}) for attention's analysis"
 
 
 def _share(trained: int | None, parameters: int | None) -> str:

@@ -1,7 +1,7 @@
 """What W&B is told at the end of a run: headline numbers to sort by, tables, curves and figures.
 
 In the units of tables: percent, perplexity, nats. Headline keys, of the last state of the model: `score`,
-`percent_of_teacher`, `kl`, `entropy`; and of the whole run `train_s`, `peak_memory_gb`, `parameters`.
+`percent_of_teacher`, `kl`, `entropy`; and of the whole run `train_s`, `analysis_s`, `peak_memory_gb`, `parameters`.
 """
 
 from collections import defaultdict
@@ -48,6 +48,7 @@ def headline(record: RunRecord) -> dict[str, float | None]:
         "entropy": record.value(last, ENTROPY),
         # What other variants' runs have trained cost nothing here.
         "train_s": sum(stage.wall_s for stage in record.stages if not stage.reused),
+        "analysis_s": record.analysis_s,
         "peak_memory_gb": None if record.peak_memory_bytes is None else record.peak_memory_bytes / 1e9,
         "parameters": record.data.get("parameters"),
     }

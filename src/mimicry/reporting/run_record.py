@@ -111,6 +111,8 @@ class RunRecord:
     `heads` and `curves` are empty where no analysis was asked for, and in records from before there were any.
     `choices` are the options chosen in the configuration's groups, `experiments` among them, and `overrides` what the
     command line said: together the command; None in records from before they were kept.
+    `analysis_s` are the seconds of `wall_s` that measuring attention took, its figures and files included; None in
+    records from before it was timed.
     `commit` and `dirty` are None outside a git repository, `peak_memory_bytes` where the system does not tell.
     """
 
@@ -139,6 +141,7 @@ class RunRecord:
     curves: tuple[Curve, ...] = ()
     choices: dict[str, str] | None = None
     overrides: tuple[str, ...] | None = None
+    analysis_s: float | None = None
     schema_version: int = SCHEMA_VERSION
 
     def __post_init__(self) -> None:

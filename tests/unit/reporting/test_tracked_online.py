@@ -104,12 +104,13 @@ def test_an_offline_run_reaches_the_server_by_wandb_sync(server: Received, tmp_p
 
 
 def test_headline_numbers_are_of_the_last_state_and_in_units_of_tables(make_record: Callable[..., RunRecord]) -> None:
-    assert headline(make_record()) == {
+    assert headline(make_record(analysis_s=1.5)) == {
         "score": pytest.approx(76),
         "percent_of_teacher": pytest.approx(95),
         "kl": 0.125,
         "entropy": 1.5,
         "train_s": 18.75,
+        "analysis_s": 1.5,
         "peak_memory_gb": pytest.approx(1.073741824),
         "parameters": None,
     }

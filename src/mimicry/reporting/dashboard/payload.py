@@ -128,6 +128,7 @@ def _run(record: RunRecord, primary: str | None) -> dict[str, Any]:
         "commit": record.commit,
         "dirty": record.dirty,
         "wall_s": record.wall_s,
+        "analysis_s": record.analysis_s,
         "memory_bytes": record.peak_memory_bytes,
         "machine": ", ".join(str(part) for part in machine if part),
         "versions": record.versions,

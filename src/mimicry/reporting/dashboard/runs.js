@@ -78,7 +78,8 @@ function openRun(run) {
     Experiment: of.source,
     Regime: of.regime,
     Started: run.started_at.replace("T", " ").replace("+00:00", " UTC"),
-    Took: seconds(run.wall_s),
+    Took:
+      seconds(run.wall_s) + (run.analysis_s == null ? "" : `, of which ${seconds(run.analysis_s)} to analyse attention`),
     "Peak memory": bytes(run.memory_bytes),
     Machine: run.machine,
     Code: run.commit ? `${run.commit.slice(0, 12)}${run.dirty ? ", with changes" : ""}` : "outside a repository",
