@@ -6,18 +6,17 @@ Tables 2 and 3: spiky attention is enough from scratch, conversion needs attenti
 """
 
 import argparse
-import logging
 import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from scipy.stats import permutation_test, spearmanr
 
-from mimicry.reporting.comparison import group_records, read_records
+from mimicry.reporting.comparison import group_records
+from mimicry.reporting.report import Report, report_command
 from mimicry.reporting.run_record import ENTROPY, KL, ModelState, RunRecord
 from mimicry.reporting.tables import PERPLEXITIES, fraction_of_teacher, markdown_table, number, shown
 from mimicry.reporting.variants import final_state, finished, variants
@@ -200,27 +199,19 @@ def _spearman(pairs: Sequence[tuple[float, float]]) -> tuple[float, float]:
 def main(arguments: list[str] | None = None) -> int:
     """Writes the tables to standard output and, with --save, `finding.md` and `finding.png`; 1 without a record."""
     parser = argparse.ArgumentParser(prog="python -m mimicry.reporting.finding", description=__doc__)
-    parser.add_argument("roots", type=Path, nargs="+", help="folders with run records, at any depth")
-    parser.add_argument("--save", type=Path, metavar="DIR", help="also write table and figure there")
     parser.add_argument("--before-recovery", action="store_true", help="judge conversions before they are trained on")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(format="%(levelname)s %(message)s")
-    # It draws what stands here.
-    from mimicry.reporting.finding_figure import finding_figure
 
-    points = points_of([record for root in options.roots for record in read_records(root)], options.before_recovery)
-    if not points:
-        where = ", ".join(map(str, options.roots))
-        logging.getLogger(__name__).error("roots must hold a finished run record, found none below %s", where)
-        return 1
-    found = correlations(points)
-    text = finding_markdown(points, found)
-    if options.save is not None:
-        options.save.mkdir(parents=True, exist_ok=True)
-        (options.save / "finding.md").write_text(text + "\n", encoding="utf-8")
-        finding_figure(points, found, options.save / "finding.png")
-    sys.stdout.write(text + "\n")
-    return 0
+    def make(records: Sequence[RunRecord], options: argparse.Namespace) -> Report:
+        points = points_of(records, options.before_recovery)
+        if not points:
+            return Report("")
+        found = correlations(points)
+        # It draws what stands here.
+        from mimicry.reporting.finding_figure import finding_figure
+
+        return Report(finding_markdown(points, found) + "\n", lambda path: finding_figure(points, found, path))
+
+    return report_command(parser, arguments, "finding", "finished run records", make)
 
 
 if __name__ == "__main__":

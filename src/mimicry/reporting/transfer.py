@@ -5,14 +5,12 @@ the same maps untrained. Source: arXiv 2402.04347, Sec. 5 (attention weight fide
 """
 
 import argparse
-import logging
 import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from pathlib import Path
 
-from mimicry.reporting.comparison import read_records
+from mimicry.reporting.report import Report, report_command
 from mimicry.reporting.run_record import KL, ModelState, RunRecord
 from mimicry.reporting.tables import GAP, STATE_LABELS, markdown_table, number
 from mimicry.reporting.variants import finished
@@ -69,20 +67,11 @@ def _row(cells: Sequence[float | None]) -> list[str]:
 def main(arguments: list[str] | None = None) -> int:
     """Writes the tables to standard output and, with --save, `transfer.md`; 1 without a record that has them."""
     parser = argparse.ArgumentParser(prog="python -m mimicry.reporting.transfer", description=__doc__)
-    parser.add_argument("roots", type=Path, nargs="+", help="folders with run records, at any depth")
-    parser.add_argument("--save", type=Path, metavar="DIR", help="also write the tables there")
-    options = parser.parse_args(arguments)
-    logging.basicConfig(format="%(levelname)s %(message)s")
-    text = transfer_tables([record for root in options.roots for record in read_records(root)])
-    if not text:
-        where = ", ".join(map(str, options.roots))
-        logging.getLogger(__name__).error("roots must hold finished conversions, found none below %s", where)
-        return 1
-    if options.save is not None:
-        options.save.mkdir(parents=True, exist_ok=True)
-        (options.save / "transfer.md").write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
-    return 0
+
+    def make(records: Sequence[RunRecord], _options: argparse.Namespace) -> Report:
+        return Report(transfer_tables(records))
+
+    return report_command(parser, arguments, "transfer", "finished conversions", make)
 
 
 if __name__ == "__main__":

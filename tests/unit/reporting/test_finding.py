@@ -123,7 +123,7 @@ def test_too_few_or_equal_attentions_correlate_with_nothing(records: list[RunRec
 
 
 def test_the_command_writes_table_and_figure(
-    records: list[RunRecord], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    records: list[RunRecord], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     save_collection(records, tmp_path / "records")
     assert main([str(tmp_path / "records"), "--save", str(tmp_path / "out")]) == 0
@@ -133,7 +133,9 @@ def test_the_command_writes_table_and_figure(
     assert "| finetuned · minilm · movie_reviews | exp_t2 | 2 | 75.1 | 0.100 | 0.500 | 0.500 |" in text
     image = matplotlib.image.imread(tmp_path / "out" / "finding.png")
     assert image.shape[1] > 1000
-    assert main([str(tmp_path / "out")]) == 1
+    with caplog.at_level("ERROR"):
+        assert main([str(tmp_path / "out")]) == 1
+    assert caplog.messages == [f"roots must hold finished run records, found none below {tmp_path / 'out'}"]
 
 
 def test_a_panel_without_numbers_says_so(records: list[RunRecord], tmp_path: Path) -> None:

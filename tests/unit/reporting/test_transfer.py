@@ -45,9 +45,11 @@ def test_rows_are_attentions_and_corpora_and_columns_tasks(records: list[RunReco
 
 
 def test_the_command_writes_the_table(
-    records: list[RunRecord], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    records: list[RunRecord], tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     save_collection(records, tmp_path / "records")
     assert main([str(tmp_path / "records"), "--save", str(tmp_path / "out")]) == 0
     assert (tmp_path / "out" / "transfer.md").read_text() == capsys.readouterr().out
-    assert main([str(tmp_path / "out")]) == 1
+    with caplog.at_level("ERROR"):
+        assert main([str(tmp_path / "out")]) == 1
+    assert caplog.messages == [f"roots must hold finished conversions, found none below {tmp_path / 'out'}"]
