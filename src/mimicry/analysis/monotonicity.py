@@ -1,7 +1,9 @@
 """Whether attention weights rise with the dot product of query and key: rank correlations and isotonic fits.
 
-Every function takes rows of scores and values over keys, and says how the values rise with the scores in each row.
-Weights, their logarithms, and scores scaled by a positive number give the same ranks, so ranks do not care which.
+Every measure takes rows over keys, one for each query, and says how the values rise with the scores in each row:
+`scores` are dot products of the query with the keys; `values` its weights or any increasing function of them, such as
+their logarithms, which have the same ranks, as scores scaled by a positive number have; `visible` are the keys that the
+query may attend to; and `tie` is that of `average_ranks`.
 Source: arXiv 2402.04347, Sec. 3.2 (dot-product monotonicity), which shows scatter plots and gives no number.
 """
 
@@ -47,12 +49,6 @@ def average_ranks(values: RowValues, visible: RowVisible, tie: float = 0.0) -> R
 def spearman(scores: RowValues, values: RowValues, visible: RowVisible, tie: float = 0.0) -> PerRow:
     """Spearman's rho of each row: the correlation of average ranks.
 
-    Args:
-        scores: dot products of one query with the keys.
-        values: its weights, or any increasing function of them.
-        visible: keys that the query may attend to.
-        tie: see `average_ranks`.
-
     Returns:
         Between -1 and 1, in float64; 1 when values rise whenever scores do. NaN for rows of fewer than two visible
         keys, and where all scores or all values are equal: they have no order to compare.
@@ -72,12 +68,6 @@ def kendall(scores: RowValues, values: RowValues, visible: RowVisible, tie: floa
     """Kendall's tau-b of each row: concordant less discordant pairs of keys, with both sides' ties discounted.
 
     Takes time quadratic in the number of keys; memory is bounded.
-
-    Args:
-        scores: dot products of one query with the keys.
-        values: its weights, or any increasing function of them.
-        visible: keys that the query may attend to.
-        tie: see `average_ranks`.
 
     Returns:
         Between -1 and 1, in float64; NaN as for `spearman`.
@@ -103,11 +93,7 @@ def isotonic_r2(scores: RowValues, values: RowValues, visible: RowVisible, tie: 
     values j .. l over ends l >= i; keys whose scores tie stand on one side of either bound. It equals scikit-learn's
     `IsotonicRegression`, whose pool of adjacent violators runs row by row, and takes time quadratic in the keys.
 
-    Args:
-        scores: dot products of one query with the keys.
-        values: what is fitted, such as log weights; finite where visible.
-        visible: keys that the query may attend to.
-        tie: see `average_ranks`.
+    Unlike ranks the fit depends on what the values are, such as log weights: they are finite where visible.
 
     Returns:
         Between 0 and 1, in float64: 1 when values never fall as scores rise; NaN where all values are equal.
