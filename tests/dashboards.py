@@ -103,6 +103,7 @@ def write_results(make_record: MakeRecord, folder: Path) -> Path:
         overrides=("attn=hedgehog", "model.path=a model"),
         choices={"attn": "hedgehog"},
         metrics=measurements("hedgehog", 0),
+        analysis_s=2.5,
         **analyses("hedgehog"),
     )
     beside = write_record(single, root / "runs" / "one").parent

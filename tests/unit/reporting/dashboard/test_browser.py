@@ -321,6 +321,7 @@ def test_a_run_has_an_address_a_link_and_a_command_to_copy(opened: Page, page: P
     address = opened.find("#runs td a").get_attribute("href")
     opened.driver.get(address)
     opened.until("document.querySelector('dialog').open")
+    assert "20 s, of which 2.5 s to analyse attention" in opened.texts("dialog dd")
     assert opened.find("dialog pre").text == "python run.py attn=hedgehog 'model.path=a model'"
     opened.find("dialog .command button").click()
     opened.until("document.querySelector('dialog .command button').textContent === 'Copied'")
