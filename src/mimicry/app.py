@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from mimicry.assets import AssetError
-from mimicry.ranks import is_main_process
+from mimicry.ranks import is_main_process, started_together
 
 if TYPE_CHECKING:
     from mimicry.reporting.run_record import RunRecord
@@ -136,7 +136,8 @@ def run_job(plain: dict[str, Any], choices: Any) -> tuple[float | None, bool]:
     folder = run_folder(
         Path(plain["paths"]["results"]) / "runs", **identity, seed=plain["seed"], fingerprint=fingerprint
     )
-    record = None if plain["rerun"] else finished_record(folder)
+    # Processes that start together look when they have met.
+    record = None if plain["rerun"] or started_together() else finished_record(folder)
     earlier = record is not None
     if record is not None:
         log.info("Finished earlier: showing its record (rerun=true runs it again).")

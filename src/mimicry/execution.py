@@ -12,10 +12,12 @@ from typing import Any
 import lightning as L
 import transformers
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import ParallelStrategy
 
 from mimicry.assets import cache_root
 from mimicry.locks import held
-from mimicry.ranks import is_main_process
+from mimicry.ranks import agreed, is_main_process, started_together
 from mimicry.recording import blank_record, with_attention_files, with_state, with_tables
 from mimicry.regimes.job import ConversionJob
 from mimicry.regimes.parts import Parts, build_parts
@@ -66,10 +68,22 @@ def run_and_record(
     quieten()
     parts = build_parts(build, plain)
     parts.check()
+    if started_together():
+        _meet(build(plain["trainer"])(logger=False, enable_checkpointing=False))
     with held(folder / LOCK, "runs the same (its record will be shown)"):
         # Whoever we have waited for may have finished it.
-        earlier = None if plain["rerun"] else finished_record(folder)
+        earlier = agreed(None if plain["rerun"] else finished_record(folder))
         return earlier or _recorded(build, plain, parts, folder, blank_record(plain, identity, fingerprint))
+
+
+def _meet(trainer: L.Trainer) -> None:
+    """Lets processes that torchrun or Slurm has started find each other before one decides what all of them do.
+
+    Those that Lightning starts need not: their main process has decided by then, and works under its locks.
+    """
+    strategy = trainer.strategy
+    if isinstance(strategy, ParallelStrategy) and not isinstance(strategy.cluster_environment, LightningEnvironment):
+        strategy.setup_environment()
 
 
 def _recorded(

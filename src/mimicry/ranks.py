@@ -2,6 +2,11 @@
 
 import os
 import sys
+from typing import TypeVar
+
+T = TypeVar("T")
+# Set by torchrun and by Slurm, for every process of a run.
+SIZES = ("WORLD_SIZE", "SLURM_NTASKS")
 
 
 def is_main_process() -> bool:
@@ -24,3 +29,23 @@ def have_met() -> bool:
     # Nobody meets without it, and to load it takes seconds.
     distributed = sys.modules.get("torch.distributed")
     return distributed is not None and distributed.is_available() and distributed.is_initialized()
+
+
+def started_together() -> bool:
+    """Whether this process is one of several that torchrun or Slurm has started, which decide nothing on their own.
+
+    What each finds on disk changes while they start: another run may finish, or lock, what they need.
+    """
+    return any(os.environ.get(size, "1") != "1" for size in SIZES)
+
+
+def agreed(value: T) -> T:
+    """What the first process has found, for all that have met; elsewhere `value` itself.
+
+    All must ask, and in the same order. What is found must be picklable.
+    """
+    if not have_met():
+        return value
+    found = [value]
+    sys.modules["torch.distributed"].broadcast_object_list(found, src=0)
+    return found[0]

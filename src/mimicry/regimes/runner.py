@@ -16,6 +16,7 @@ from mimicry.attention.capture import attention_layers
 from mimicry.conversion import canonicalise
 from mimicry.data.batches import Rows, TaskBatches
 from mimicry.locks import held
+from mimicry.ranks import agreed
 from mimicry.regimes.progress import is_kept, keep, take
 from mimicry.regimes.selection import Trial, describe, train_best
 from mimicry.regimes.stage import Stage
@@ -135,9 +136,10 @@ class Runner:
             best = BestEpoch(folder, self.metrics[0], stage.patience)
             callbacks, held_out = [*callbacks, best], self.batches.measuring(self.batches.held_out)
         trainer = self.trainer(name, max_epochs=budget.epochs, callbacks=callbacks)
-        if checkpoint.last is not None:
+        interrupted = agreed(checkpoint.last)
+        if interrupted is not None:
             log.info("%s: goes on from the checkpoint of the interrupted attempt", stage.name)
-        trainer.fit(module, train_dataloaders=loader, val_dataloaders=held_out, ckpt_path=checkpoint.last)
+        trainer.fit(module, train_dataloaders=loader, val_dataloaders=held_out, ckpt_path=interrupted)
         wall_s, epochs = checkpoint.wall_s, trainer.current_epoch
         best_epoch = None
         if stage.patience is not None:
@@ -194,12 +196,12 @@ class Runner:
         if stage.name == "teach":
             # Jobs that start together need the same teacher: one trains it, the others wait.
             with held(self.teacher_folder.with_suffix(".lock"), "finetunes the same teacher"):
-                if self.teacher_known:
+                if agreed(self.teacher_known):
                     log.info("teacher taken from an earlier run with the same settings (rerun=true trains it again)")
                     return take(self.teacher_folder, stage.model), True
                 return self._trained(stage, teacher, self.teacher_folder), False
         folder = self.progress / stage.name
-        if is_kept(folder):
+        if agreed(is_kept(folder)):
             log.info("%s: taken from the interrupted attempt at this run (rerun=true trains it again)", stage.name)
             return take(folder, stage.model), False
         return self._trained(stage, teacher, folder), False
