@@ -24,23 +24,10 @@ def shell_commands(text: str = TEXT) -> list[str]:
     return list(dict.fromkeys(filter(None, [*lines, *(code for code in words if code.startswith(PROGRAMS))])))
 
 
-def experiments(text: str = TEXT) -> tuple[list[str], list[str]]:
-    """What the table of commands names beside commands.
-
-    Returns:
-        The experiments, which stand there by their ids, and options to add to them.
-    """
-    ids, options = [], []
-    for line in FENCED.sub("", text).splitlines():
-        fragments = INLINE.findall(line) if line.startswith("|") else []
-        if any(EXPERIMENT in fragment for fragment in fragments):
-            for fragment in fragments:
-                name = fragment.partition(EXPERIMENT)[2] or fragment
-                if "=" in name:
-                    options.append(name)
-                else:
-                    ids.append(name)
-    return ids, options
+def experiments(text: str = TEXT) -> list[str]:
+    """The ids of the experiments that the table of commands names."""
+    rows = [line for line in FENCED.sub("", text).splitlines() if line.startswith("|") and EXPERIMENT in line]
+    return [fragment.partition(EXPERIMENT)[2] or fragment for row in rows for fragment in INLINE.findall(row)]
 
 
 def python_blocks(text: str = TEXT) -> list[str]:

@@ -24,7 +24,6 @@ from standins import PLACEHOLDER, StandIns
 
 import mimicry
 from mimicry import sweeps
-from mimicry.app import check_config
 from mimicry.attention.capture import attention_layers
 from mimicry.reporting import __main__ as reporting
 from mimicry.reporting import finding
@@ -34,8 +33,7 @@ CONF = REPO / "conf"
 RUN = "python run.py"
 SHOWN = readme.shell_commands()
 RUNS = [command.removeprefix(RUN).strip() for command in SHOWN if command.startswith(f"{RUN} ")]
-NAMED, OPTIONS = readme.experiments()
-EXPERIMENTS = [f"{readme.EXPERIMENT}{name}" for name in NAMED]
+EXPERIMENTS = [f"{readme.EXPERIMENT}{name}" for name in readme.experiments()]
 # The README names the small ones together, as experiments=mini/<id>.
 FURTHER = [name for name in map(readme.EXPERIMENT.__add__, readme.experiment_files()) if name not in EXPERIMENTS]
 # Other tests start these, in tests/slow/test_launchers.py and test_devices.py, or nothing here can: a job in a process
@@ -147,12 +145,6 @@ def test_an_experiment_that_the_readme_does_not_name_runs_too(
     command: str, stand_ins: StandIns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     execute(command, stand_ins, tmp_path, monkeypatch)
-
-
-@pytest.mark.parametrize("option", OPTIONS)
-def test_an_option_beside_the_experiments_composes_with_them(option: str) -> None:
-    plain = OmegaConf.to_container(composed([EXPERIMENTS[0], "analysis=full", option]), resolve=True)
-    check_config(plain)
 
 
 @pytest.mark.parametrize("command", [command for command in SHOWN if command.startswith("make ")])
