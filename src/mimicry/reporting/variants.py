@@ -86,7 +86,12 @@ def interval_cell(of: Interval, decimals: int, scale: float = 1.0) -> str:
 
 
 def _without(config: Mapping[str, Any], parts: Collection[str]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if key not in parts}
+    """The config without these parts, and without the folder of the data, which their fingerprint stands for."""
+    return {
+        key: _without(value, ("root",)) if key in ("task", "maps_corpus") and isinstance(value, Mapping) else value
+        for key, value in config.items()
+        if key not in parts
+    }
 
 
 def _with_corpus_by_name(config: dict[str, Any], runs: Sequence[RunRecord]) -> dict[str, Any]:

@@ -81,6 +81,11 @@ def test_runs_that_differ_in_more_than_the_seed_get_rows_named_by_what_differs(m
     }
 
 
+def test_where_the_data_lay_makes_no_rows_of_its_own(make_record: MakeRecord) -> None:
+    records = [make_record(seed=seed, config={"task": {"root": f"copy{seed}", "max_train_rows": 9}}) for seed in (0, 1)]
+    assert cells(comparison_sheet(records).markdown(), "hedgehog")[1] == "2"
+
+
 def test_where_no_setting_is_the_usual_one_all_are_named(make_record: MakeRecord) -> None:
     lines = comparison_sheet([make_record(config={"epochs": epochs}) for epochs in (0, 4)]).lines
     assert [line[0] for line in lines[1:]] == ["hedgehog (epochs=0)", "hedgehog (epochs=4)"]
