@@ -5,6 +5,8 @@ from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+from matplotlib.transforms import Bbox
 
 from mimicry.reporting.finding import Correlation, Point
 from mimicry.reporting.plots import DPI
@@ -18,6 +20,8 @@ REGIMES = {"from scratch": ("scratch",), "after conversion": ("finetuned", "pret
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 MOST_CHARACTERS = 26
+# Where a label may stand beside its point, in points, and how it is aligned; the first that is free is taken.
+CORNERS = ((4, 3, "left", "bottom"), (-4, 3, "right", "bottom"), (4, -3, "left", "top"), (-4, -3, "right", "top"))
 
 
 def finding_figure(points: Sequence[Point], found: Sequence[Correlation], path: Path) -> Path:
@@ -38,6 +42,10 @@ def finding_figure(points: Sequence[Point], found: Sequence[Correlation], path: 
             ax.set_xlabel(AXES[cause], fontsize=9)
         unit = "score (%)" if name == "from scratch" else "% of teacher"
         row[0].set_ylabel(f"{name}: {unit}", fontsize=9)
+    # The layout must stand before anything can be seen to overlap.
+    figure.draw_without_rendering()
+    for ax in axes.flat:
+        _keep_apart(ax)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, format="png", dpi=DPI, bbox_inches="tight")
     return path
@@ -63,7 +71,7 @@ def _panel(ax: Axes, points: Sequence[Point], cause: str, found: Sequence[Correl
             ax.annotate(
                 point.label if len(point.label) <= MOST_CHARACTERS else f"{point.label[: MOST_CHARACTERS - 1]}…",
                 (point.causes[cause], point.quality),
-                xytext=(4, 3),
+                xytext=CORNERS[0][:2],
                 textcoords="offset points",
                 fontsize=6.5,
                 color="0.25",
@@ -72,3 +80,21 @@ def _panel(ax: Axes, points: Sequence[Point], cause: str, found: Sequence[Correl
     ax.grid(alpha=0.25)
     ax.margins(x=0.14, y=0.12)
     ax.legend(fontsize=6.5, loc="lower left" if cause == "entropy gap" else "lower right", framealpha=0.8)
+
+
+def _keep_apart(ax: Axes) -> None:
+    """Moves labels to a corner of their point where they meet neither the frame nor each other, if there is one."""
+    frame, taken = ax.get_window_extent(), []
+
+    def box(label: Annotation, corner: tuple[int, int, str, str]) -> Bbox:
+        right, up, horizontal, vertical = corner
+        label.set(position=(right, up), ha=horizontal, va=vertical)
+        return label.get_window_extent()
+
+    def is_free(where: Bbox) -> bool:
+        inside = frame.x0 <= where.x0 and where.x1 <= frame.x1
+        return bool(inside) and not any(map(where.overlaps, taken))
+
+    for label in (text for text in ax.texts if isinstance(text, Annotation)):
+        corner = next((corner for corner in CORNERS if is_free(box(label, corner))), CORNERS[0])
+        taken.append(box(label, corner))
