@@ -187,7 +187,10 @@ def check_target(target: dict) -> None:
         assert float(target["value"]) >= float(target["tolerance"]) > 0
     if "task" in target:
         assert (CONF / "task" / f"{target['task']}.yaml").is_file()
-    assert target.keys() <= {"quantity", "stage", "attn", "source", "above", "confidence", "value", "tolerance", "task"}
+    if target.get("maps_from", "the task") != "the task":
+        assert (CONF / "task" / f"{target['maps_from']}.yaml").is_file()
+    known = {"quantity", "stage", "attn", "source", "above", "confidence", "value", "tolerance", "task", "maps_from"}
+    assert target.keys() <= known
 
 
 def test_no_two_experiments_are_the_same() -> None:

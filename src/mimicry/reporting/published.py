@@ -63,7 +63,8 @@ def claim(target: Target) -> str:
     """A target in words."""
     name = NAMES[target.quantity]
     where = " on ".join(part for part in (target.model, target.task) if part)
-    whose = f"{target.attn}{f', {where}' if where else ''}, {STATE_LABELS[target.stage]}"
+    maps = f", maps from {target.maps_from}" if target.maps_from else ""
+    whose = f"{target.attn}{f', {where}' if where else ''}{maps}, {STATE_LABELS[target.stage]}"
     return f"{name}, {whose}" if target.above is None else f"{name}, {whose}: above {target.above}"
 
 

@@ -156,6 +156,12 @@ class RunRecord:
         found = (entry.value for entry in self.metrics if entry.stage == stage and entry.name == name)
         return next(found, None)
 
+    @property
+    def maps_from(self) -> str:
+        """The corpus on which the maps were distilled, by name; `the task` where that were the task's own rows."""
+        corpus = self.data.get("maps_corpus")
+        return str(corpus["name"]) if corpus else "the task"
+
     def score_names(self) -> list[str]:
         """Names of the task's scores in the order listed, the primary metric first; losses in nats are no scores."""
         scores = (entry for entry in self.metrics if entry.name.startswith(SCORE_PREFIX) and entry.unit != "nats")

@@ -27,6 +27,7 @@ class Target:
         value: in the units of tables: percent, nats, perplexity; monotonicity in [-1, 1].
         tolerance: how far ours may be off, in the same units, >= 0; comes with `value`.
         above: the attention, or row, whose quantity is smaller on the same tasks; instead of `value`.
+        maps_from: corpus on which the maps were distilled, `the task` for its own rows; None where all share one.
         model: of the claim; None for whatever model the experiment runs. Likewise `task` and `regime`.
         confidence: of the published number; None where nothing is said.
 
@@ -41,6 +42,7 @@ class Target:
     value: float | None = None
     tolerance: float | None = None
     above: str | None = None
+    maps_from: str | None = None
     model: str | None = None
     task: str | None = None
     regime: str | None = None

@@ -38,19 +38,13 @@ def _table(title: str, records: Sequence[RunRecord]) -> str:
         # Untrained maps know no corpus: each task is measured once, whatever its maps are trained on later.
         cells = [_kl([run for run in runs if run.task == task], "no_train") for task in tasks]
         lines.append([attn, GAP, STATE_LABELS["no_train"], *_row(cells)])
-        for corpus in sorted({_corpus(run) for run in runs}):
-            mine = [run for run in runs if _corpus(run) == corpus]
+        for corpus in sorted({run.maps_from for run in runs}):
+            mine = [run for run in runs if run.maps_from == corpus]
             cells = [_kl([run for run in mine if run.task == task], "distilled") for task in tasks]
             if any(cell is not None for cell in cells):
                 lines.append([attn, corpus, STATE_LABELS["distilled"], *_row(cells)])
     about = "KL from the teacher's attention (nats), mean over seeds; every task has a teacher of its own"
     return f"**{title}** · {about}\n\n{markdown_table(lines)}"
-
-
-def _corpus(record: RunRecord) -> str:
-    """What the maps were distilled on."""
-    corpus = record.data.get("maps_corpus")
-    return corpus["name"] if corpus else "the task"
 
 
 def _kl(runs: Sequence[RunRecord], state: ModelState) -> float | None:

@@ -50,7 +50,7 @@ def judge(target: Target, records: Sequence[RunRecord]) -> tuple[Verdict, ...]:
         if _concerns(target, record):
             cells.setdefault((record.regime, target.model or record.model), []).append(record)
     if not cells:
-        wanted = [name for name in (target.regime, target.model, target.task) if name]
+        wanted = [name for name in (target.regime, target.model, target.task, target.maps_from) if name]
         return (_not_run(target, f"no finished run of {', '.join(wanted) or 'this experiment'}"),)
     return tuple(_judge_cell(target, *key, runs) for key, runs in sorted(cells.items()))
 
@@ -80,6 +80,7 @@ def measured(record: RunRecord, quantity: str, stage: str) -> float | None:
 def _concerns(target: Target, record: RunRecord) -> bool:
     return (
         target.regime in (None, record.regime)
+        and target.maps_from in (None, record.maps_from)
         and target.task in (None, record.task)
         and target.model in (None, record.model, (record.choices or {}).get("model"))
     )

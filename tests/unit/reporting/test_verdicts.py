@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -39,6 +40,16 @@ def runs(make_record: MakeRecord) -> Callable[..., list[RunRecord]]:
         return [make_record(scores=score, seed=seed, **changes) for seed, score in enumerate(scores)]
 
     return make
+
+
+def test_a_claim_on_the_corpus_of_the_maps_looks_at_no_other(runs: Callable[..., list[RunRecord]]) -> None:
+    data = {"maps_corpus": {"name": "topics"}}
+    configs = {"config": {"maps_corpus": "topics"}}
+    records = [*runs([0.5]), *[replace(record, data=record.data | data) for record in runs([0.7], **configs)]]
+    for corpus, value in {"the task": 50.0, "topics": 70.0}.items():
+        assert only(judge(valued(value, 0.1, maps_from=corpus), records)).status == "reproduced"
+    unknown = only(judge(valued(1.0, 0.1, maps_from="cola"), records))
+    assert (unknown.status, unknown.about) == ("not run at this scale", "no finished run of cola")
 
 
 def test_an_interval_is_scipys() -> None:
