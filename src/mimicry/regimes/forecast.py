@@ -2,6 +2,7 @@
 
 import itertools
 import time
+from collections.abc import Collection
 
 import torch
 from torch import nn
@@ -17,19 +18,19 @@ SHARES = {"teach": 1.1, "distill": 0.5, "recover": 1.1, "train": 1.1}
 BATCHES_LOOKED_AT = 20
 
 
-def forecast_seconds(model: nn.Module, regime: Regime, batches: TaskBatches, teacher_known: bool) -> float:
+def forecast_seconds(model: nn.Module, regime: Regime, batches: TaskBatches, skipped: Collection[str]) -> float:
     """Wall time of all stages in seconds, from one timed batch per stage; weights and random state are left alone.
 
     Args:
         model: the softmax model.
         regime: its budgets count, every candidate of them.
         batches: the rows trained and measured on.
-        teacher_known: the teacher is reused, so finetuning it costs nothing.
+        skipped: stages that cost nothing: `teach` where the teacher is reused, `distill` where no map learns.
     """
     seconds = 0.0
     for stage, grid in regime.grids.items():
         epochs = sum(budget.epochs for budget in grid.candidates)
-        if epochs > 0 and not (stage == "teach" and teacher_known):
+        if epochs > 0 and stage not in skipped:
             loader = batches.training(stage, grid.batch_size, grid.max_rows)
             # Another corpus may have classes that this model does not know, or scores.
             labelled = stage != "distill" or batches.distill is batches.train

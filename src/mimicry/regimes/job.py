@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.utils.data import Subset
 
+from mimicry.attention import AttentionDims
 from mimicry.conversion.checkpoint import Checkpoint
 from mimicry.conversion.image_checkpoint import ImageCheckpoint
 from mimicry.data.batches import MEASURING_TOKENS, Encoder, Rows, TaskBatches
@@ -127,7 +128,9 @@ class ConversionJob:
             progress=self.progress,
             checkpoint_minutes=self.checkpoint_minutes,
         )
-        seconds = forecast_seconds(model, self.regime, batches, runner.teacher_known)
+        skipped = [] if self._learns_maps() else ["distill"]
+        skipped += ["teach"] if runner.teacher_known else []
+        seconds = forecast_seconds(model, self.regime, batches, skipped)
         log.info("Expected time: about %.0f min (one batch of each stage was timed)", max(1.0, seconds / 60))
         stages = self.regime.stages(
             model, parts.attention, task_module, functools.partial(DistillationModule, **trains)
@@ -165,6 +168,11 @@ class ConversionJob:
                 "rows": len(batches.distill),
             },
         }
+
+    def _learns_maps(self) -> bool:
+        # Random maps must not draw other numbers because of this look at them.
+        with torch.random.fork_rng():
+            return any(True for _ in self.parts.attention(dims=AttentionDims(1, 8, causal=False)).parameters())
 
     def _corpus_rows(self, encoder: Encoder, corpus: TaskData) -> Rows:
         if not self.parts.packs_corpus:
