@@ -21,17 +21,9 @@ class _Joined:
     """
 
     sources: tuple[Tensor, ...]
-    versions: tuple[int, ...]
+    stamp: tuple[tuple[int, int], ...]
     matrix: Tensor
     bias: Tensor | None
-
-    def serves(self, sources: tuple[Tensor, ...], dtype: torch.dtype) -> bool:
-        """Whether these are the parameters as they were then, for tokens of this dtype."""
-        return (
-            self.matrix.dtype == dtype
-            and self.versions == tuple(source._version for source in sources)
-            and all(mine.data_ptr() == now.data_ptr() for mine, now in zip(self.sources, sources, strict=True))
-        )
 
 
 _joined: WeakKeyDictionary[HeadProjection, _Joined] = WeakKeyDictionary()
@@ -48,26 +40,28 @@ def joint_projection(of_query: HeadProjection, of_key: HeadProjection, q: HeadSt
     """
     joined = _join(of_query, of_key, q)
     # Heads in front, the rows of the batch as the rows of each product.
-    x = torch.cat([q.squeeze(2).transpose(0, 1), k.squeeze(2).transpose(0, 1)])
+    x = torch.cat([q, k], dim=1).squeeze(2).transpose(0, 1)
     u = torch.bmm(x, joined.matrix) if joined.bias is None else torch.baddbmm(joined.bias, x, joined.matrix)
     return u.view(2, q.shape[1], q.shape[0], 1, u.shape[2]).transpose(1, 2)
 
 
 def _join(of_query: HeadProjection, of_key: HeadProjection, x: HeadStates) -> _Joined:
     """What was joined for an earlier token if it still holds, else made anew."""
-    pairs = [(of_query.weight, of_key.weight), (of_query.bias, of_key.bias)]
-    sources = tuple(source for pair in pairs for source in pair if source is not None)
+    biases = [] if of_query.bias is None or of_key.bias is None else [of_query.bias, of_key.bias]
+    sources = (of_query.weight, of_key.weight, *biases)
     # Tensors of inference mode do not count their changes.
-    traceable = not any(source.is_inference() for source in sources)
+    stamp = () if any(source.is_inference() for source in sources) else _stamp(sources)
     known = _joined.get(of_query)
-    if traceable and known is not None and known.serves(sources, x.dtype):
+    if known is not None and stamp and known.stamp == stamp and known.matrix.dtype == x.dtype:
         return known
     matrix = torch.cat([part.matrix(x) for part in (of_query, of_key)]).mT.contiguous()
-    bias = None
-    if of_query.bias is not None and of_key.bias is not None:
-        bias = torch.cat([part.to(x.dtype).expand(x.shape[1], -1, -1) for part in (of_query.bias, of_key.bias)])
-    detached = tuple(source.detach() for source in sources)
-    joined = _Joined(detached, tuple(source._version for source in sources) if traceable else (), matrix, bias)
-    if traceable:
+    bias = torch.cat([part.to(x.dtype).expand(x.shape[1], -1, -1) for part in biases]) if biases else None
+    joined = _Joined(tuple(source.detach() for source in sources), stamp, matrix, bias)
+    if stamp:
         _joined[of_query] = joined
     return joined
+
+
+def _stamp(sources: tuple[Tensor, ...]) -> tuple[tuple[int, int], ...]:
+    """Changes with every write to the sources, and with every tensor put in their place."""
+    return tuple((source._version, source.data_ptr()) for source in sources)
