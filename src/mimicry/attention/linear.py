@@ -150,8 +150,8 @@ class LinearAttention(Attention):
             v: values of the new tokens.
             state: what `resume` returned for the tokens before; None at the start.
             key_mask: over the new tokens.
-            overwrite: `state` is not needed any more, and its memory may become that of the new one: a third of the
-                time of a single token.
+            overwrite: `state` is not needed any more, and its memory may become that of the new one, which takes less
+                time than fresh memory.
 
         Raises:
             ValueError: if the layer is not causal, or the state is that of another layer or batch.
