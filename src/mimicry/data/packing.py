@@ -31,8 +31,7 @@ class PackedRows:
         max_length: int,
     ) -> None:
         self.stream, self.before, self.fill, self.after = stream, before, fill, after
-        self._special = len(before["input_ids"]) + len(after["input_ids"])
-        self._size = max_length - self._special
+        self._size = max_length - len(before["input_ids"]) - len(after["input_ids"])
 
     def __len__(self) -> int:
         return -(-len(self.stream) // self._size)
