@@ -39,7 +39,10 @@ def attention_maps(
     if "input_ids" in batch and len(names) > MOST_FIGURE_TOKENS:
         batch = {name: value[:, :MOST_FIGURE_TOKENS] for name, value in model_inputs(batch).items()}
         names = names[:MOST_FIGURE_TOKENS]
-    return AttentionMaps(None if teacher is None else _stacked(teacher, batch), _stacked(student.eval(), batch), names)
+    weights = _stacked(student.eval(), batch)
+    # A native encoder may put a token of its own before the row's, whose state it pools.
+    names = [*["[CLS]"] * (weights.shape[-1] - len(names)), *names]
+    return AttentionMaps(None if teacher is None else _stacked(teacher, batch), weights, names)
 
 
 def _stacked(model: nn.Module, batch: dict[str, Tensor]) -> np.ndarray:

@@ -66,11 +66,7 @@ class Parts:
     @property
     def max_length(self) -> int | None:
         """Tokens of the longest row; models on the hub know it once they are loaded, new ones take the task's."""
-        return (
-            self.task.max_length
-            if isinstance(self.checkpoint, NativeDecoder | NativeEncoder)
-            else self.checkpoint.max_length
-        )
+        return _row_length(self.checkpoint, self.task)
 
     @property
     def packs_corpus(self) -> bool:
@@ -135,14 +131,32 @@ class Parts:
 
 def build_parts(build: Callable[..., Any], plain: dict[str, Any]) -> Parts:
     """What a resolved config describes; `build` makes an object of a plain config with `_target_`."""
+    checkpoint, task = build(plain["model"]), build(plain["task"])
     return Parts(
         regime=build(plain["regime"]),
-        attention=build(plain["attn"]),
-        checkpoint=build(plain["model"]),
-        task=build(plain["task"]),
+        attention=build(_fitted(plain["attn"], checkpoint, task)),
+        checkpoint=checkpoint,
+        task=task,
         maps_corpus=None if plain["maps_corpus"] is None else build(plain["maps_corpus"]),
         optimizer=build(plain["optimizer"]),
         scheduler=build(plain["scheduler"]),
         analysis=build(plain["analysis"]),
         seed=plain["seed"],
     )
+
+
+def _row_length(checkpoint: Any, task: Task) -> int | None:
+    length: int | None = (task if isinstance(checkpoint, NativeDecoder | NativeEncoder) else checkpoint).max_length
+    return length
+
+
+def _fitted(attn: dict[str, Any], checkpoint: Any, task: Task) -> dict[str, Any]:
+    """The attention's config with the tokens of a row for a feature map that leaves its `max_length` to the run."""
+    # What fits no model of this kind has no length, and is refused soon.
+    length = _row_length(checkpoint, task) if task.modality == checkpoint.modality else None
+    feature_map = attn.get("feature_map")
+    if length is None or not isinstance(feature_map, dict) or feature_map.get("max_length", length) is not None:
+        return attn
+    # The token whose state is pooled stands before the row's own.
+    pooled = isinstance(checkpoint, NativeEncoder) and checkpoint.sizes.pooling == "cls"
+    return attn | {"feature_map": feature_map | {"max_length": length + pooled}}

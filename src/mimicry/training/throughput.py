@@ -20,7 +20,9 @@ POINTS = 100
 def peak_flops_per_s(device: torch.device, precision: str) -> float:
     """Floating-point operations per second of a large square matrix product, the best of a few.
 
-    Measured rather than looked up: there is no table of CPUs, and no GPU reaches its vendor's number.
+    Measured rather than looked up: there is no table of CPUs, and no GPU reaches its vendor's number. On a CPU one
+    thread is measured, by the clock of its own work, and stands for all: together they would wait for whichever of them
+    another process has displaced, and the machine is no slower for that.
 
     Args:
         device: where the product runs.
@@ -29,11 +31,17 @@ def peak_flops_per_s(device: torch.device, precision: str) -> float:
     side = CPU_SIDE if device.type == "cpu" else GPU_SIDE
     # Filled without random numbers: those of the run must not depend on being measured.
     a = torch.full((side, side), 0.5, device=device, dtype=DTYPES.get(precision, torch.float32))
+    threads = torch.get_num_threads()
     best = float("inf")
+    if device.type == "cpu":
+        torch.set_num_threads(1)
     for _ in range(6):
         began = _seconds(device)
         torch.mm(a, a)
         best = min(best, _seconds(device) - began)
+    if device.type == "cpu":
+        torch.set_num_threads(threads)
+        best /= threads
     return 2 * side**3 / best
 
 
@@ -148,8 +156,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _seconds(device: torch.device) -> float:
-    """A clock; on CPUs that of our own threads, as others that compete with us make the machine no slower."""
     if device.type == "cpu":
-        return time.process_time() / torch.get_num_threads()
+        return time.thread_time()
     torch.cuda.synchronize(device)
     return time.perf_counter()
