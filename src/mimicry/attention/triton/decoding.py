@@ -5,10 +5,12 @@ from typing import NamedTuple, no_type_check
 import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from mimicry.attention.triton import launch
 from mimicry.attention.triton.features import load_map, load_shift
 from mimicry.attention.triton.fused import LinearMap, problem_of
+from mimicry.attention.triton.problem import Problem
 from mimicry.shapes import KeyMask, Keys, KeyState, KVState, Outputs, PerFeature, Queries, Values
 
 # Value columns whose state a program holds at a time.
@@ -82,14 +84,20 @@ def decode(
             raise ValueError(f"{name} must be contiguous float32 {shape}, got {x.dtype} {tuple(x.shape)}")
     with torch.no_grad(), launch.device_of(q):
         problem = problem_of(q, k, v, query_map, key_map, True, None, key_shift, eps)
-        y = torch.empty_like(v)
-        decode_step[(problem.heads,)](
-            problem.q, problem.q.stride()[:2], problem.k, problem.k.stride()[:2], problem.v, problem.v.stride()[:2],
-            y, y.stride()[:2], state.kv_state, state.k_state, problem.query_weight, problem.query_bias,
-            problem.key_weight, problem.key_bias, problem.key_shift, eps,
-            HEADS=heads, MAP_HEADS=query_map.weight.shape[0], WIDTH=q.shape[3], FEATURES=features, VALUE=width,
-            TILE=min(VALUE_TILE, width), num_warps=4,
-        )  # fmt: skip
+        return launch_step(problem, state)
+
+
+def launch_step(problem: Problem, state: DecodingState) -> Tensor:
+    """Output of the one token of a problem that has been checked; its key and value enter the state."""
+    q, k, v = problem.q, problem.k, problem.v
+    y = torch.empty_like(v)
+    decode_step[(problem.heads,)](
+        q, q.stride()[:2], k, k.stride()[:2], v, v.stride()[:2], y, y.stride()[:2], state.kv_state, state.k_state,
+        problem.query_weight, problem.query_bias, problem.key_weight, problem.key_bias, problem.key_shift, problem.eps,
+        HEADS=q.shape[1], MAP_HEADS=problem.query_weight.shape[0], WIDTH=q.shape[3],
+        FEATURES=problem.query_weight.shape[1], VALUE=problem.value_dim, TILE=min(VALUE_TILE, problem.value_dim),
+        num_warps=4,
+    )  # fmt: skip
     return y
 
 
