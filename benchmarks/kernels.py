@@ -23,6 +23,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
+from mimicry.attention.state import LinearState
 from mimicry.attention.triton import WIDTHS, decoding, launch
 from mimicry.attention.triton.problem import INTERPRETED, Problem
 from mimicry.attention.triton.tiles import Plan, default_plan
@@ -99,7 +100,8 @@ def resources(binaries: dict[str, Any], capability: int, dtype: str, width: int,
     y, normalisers, states = launch.outputs(problem)
     launch.gradients(problem, q, y, normalisers, states)
     if causal:
-        state = decoding.DecodingState(torch.zeros(1, HEADS, 2 * width, width), torch.zeros(1, HEADS, 2 * width))
+        sums = torch.zeros(1, HEADS, 2 * width)
+        state = LinearState(torch.zeros(1, HEADS, 2 * width, width), sums, sums[:, :, None].clone(), 0)
         decoding.launch_step(problem, state)
     direction = "causal" if causal else "bidirectional"
     return [Resources(capability, dtype, width, direction, name, *_used(binary)) for name, binary in binaries.items()]

@@ -5,7 +5,6 @@ import torch
 from mimicry.attention.backend import Form, announce
 from mimicry.attention.causal import causal_log_outputs, causal_outputs
 from mimicry.attention.feature_maps.base import FeatureMap, LogFeatureMap
-from mimicry.attention.feature_maps.hedgehog import HedgehogFeatureMap
 from mimicry.attention.features import (
     BlockFeatures,
     first_exponents,
@@ -74,11 +73,9 @@ def _triton(
     shift: PerFeature | None,
 ) -> Outputs:
     # Imported here: Triton is optional, and reads its environment when it loads.
-    from mimicry.attention.triton.fused import LinearMap, hedgehog_attention
+    from mimicry.attention.triton.fused import hedgehog_attention, linear_map
 
-    assert isinstance(query_map, HedgehogFeatureMap)
-    assert isinstance(key_map, HedgehogFeatureMap)
-    maps = [LinearMap(m.projection.weight * m.projection.input_scale, m.projection.bias) for m in (query_map, key_map)]
+    maps = linear_map(query_map), linear_map(key_map)
     return hedgehog_attention(q, k, v, *maps, causal=causal, key_mask=key_mask, key_shift=shift, eps=eps)
 
 

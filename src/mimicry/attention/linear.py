@@ -128,7 +128,7 @@ class LinearAttention(Attention):
         """
         self.check(k, k, key_mask, v)
         self.check_causal()
-        return absorb(self.key_map, k, v, key_mask)
+        return absorb(self.key_map, k, v, key_mask, self._fused(k, k, v))
 
     def resume(
         self,
@@ -158,7 +158,13 @@ class LinearAttention(Attention):
         """
         self.check(q, k, key_mask, v)
         self.check_causal()
-        return resume(self.query_map, self.key_map, self.eps, q, k, v, state, key_mask, overwrite)
+        fused = q.shape[2] == k.shape[2] == 1 and self._fused(q, k, v)
+        return resume(self.query_map, self.key_map, self.eps, q, k, v, state, key_mask, overwrite, fused)
+
+    def _fused(self, q: Queries, k: Keys, v: Values) -> bool:
+        """Whether states are summed in Triton's kernels; on a CPU only where asked for, as choosing takes time too."""
+        asked = self.backend == "triton" or q.is_cuda
+        return asked and choose(self.backend, self.query_map, q, k, v, causal=True) == "triton"
 
     def _scores(self, q: Queries, k: Keys, key_mask: KeyMask | None) -> Scores:
         """Products of the features of all pairs, each row up to a factor of its own; 0 for keys out of sight."""

@@ -20,14 +20,20 @@ def initial_state(key_map: FeatureMap, v: Values) -> LinearState:
 
 
 @torch.no_grad()
-def absorb(key_map: FeatureMap, k: Keys, v: Values, key_mask: KeyMask | None) -> LinearState:
-    """See `LinearAttention.absorb`."""
+def absorb(key_map: FeatureMap, k: Keys, v: Values, key_mask: KeyMask | None, fused: bool = False) -> LinearState:
+    """See `LinearAttention.absorb`; `fused` runs one Triton kernel."""
     state = initial_state(key_map, v)
     kv, total, shift = state.kv, state.k, None
     with torch.autocast(k.device.type, enabled=False):
         # No query is known, so the keys alone decide; `resume` gives a state its shift when queries need one.
         if isinstance(key_map, LogFeatureMap) and k.numel() and not bool(key_map.log_bound(k) <= PLAIN_RANGE):
             shift = largest_exponents(key_map, k, key_mask)
+        if fused:
+            # Imported here: Triton is optional, and reads its environment when it loads.
+            from mimicry.attention.triton.decoding import prompt_state
+            from mimicry.attention.triton.fused import linear_map
+
+            return prompt_state(k, v, linear_map(key_map), key_mask=key_mask, key_shift=shift)
         for first in range(0, k.shape[2], BLOCK):
             tokens = slice(first, first + BLOCK)
             x = k[:, :, tokens].to(kv.dtype)

@@ -45,8 +45,9 @@ def resume(
     state: LinearState | None,
     key_mask: KeyMask | None,
     overwrite: bool,
+    fused: bool = False,
 ) -> tuple[Outputs, LinearState]:
-    """See `LinearAttention.resume`."""
+    """See `LinearAttention.resume`; `fused` runs a single token in one Triton kernel."""
     if q.shape[2] != k.shape[2]:
         raise ValueError(f"q must have as many tokens as k ({k.shape[2]}) to resume, got {q.shape[2]}")
     if state is None:
@@ -57,6 +58,8 @@ def resume(
         raise ValueError(f"tokens must be <= max_length = {key_map.max_length}, got {state.tokens} + {k.shape[2]}")
     if k.shape[2] == 0:
         return v.new_empty(v.shape), state
+    if fused:
+        return _triton_step(query_map, key_map, eps, q, k, v, state, key_mask, overwrite)
     # Entering the context costs as much as a product of a single token, so only where there is something to switch off.
     autocast = torch.is_autocast_enabled(q.device.type)
     with torch.autocast(q.device.type, enabled=False) if autocast else nullcontext():
@@ -78,7 +81,7 @@ def _many(
     """Several tokens, under one shift or in halves that have one each."""
     if state.shift is not None or needs_shift(query_map, key_map, q, k):
         assert isinstance(key_map, LogFeatureMap)
-        state = _with_shift(state)
+        state = state.with_shift()
         assert state.shift is not None
         shift = torch.maximum(state.shift, largest_exponents(key_map, k, key_mask, state.tokens))
         first = first_exponents(key_map, k, key_mask, state.tokens)
@@ -137,13 +140,32 @@ def _step(
     return out if out.dtype == v.dtype else out.to(v.dtype), LinearState(kv, total, state.shift, state.tokens + 1)
 
 
+def _triton_step(
+    query_map: FeatureMap,
+    key_map: FeatureMap,
+    eps: float,
+    q: Queries,
+    k: Keys,
+    v: Values,
+    state: LinearState,
+    key_mask: KeyMask | None,
+    overwrite: bool,
+) -> tuple[Outputs, LinearState]:
+    # Imported here: Triton is optional, and reads its environment when it loads.
+    from mimicry.attention.triton.decoding import step
+    from mimicry.attention.triton.fused import linear_map
+
+    maps = linear_map(query_map), linear_map(key_map)
+    return step(q, k, v, state, *maps, key_mask=key_mask, eps=eps, overwrite=overwrite)
+
+
 def _shifted_token(
     query_map: FeatureMap, key_map: FeatureMap, q: Queries, k: Keys, state: LinearState, key_mask: KeyMask | None
 ) -> tuple[QueryFeatures, KeyFeatures, LinearState]:
     """Features of one token under the state's shift, and the state under a shift that this key may have raised."""
     assert isinstance(query_map, LogFeatureMap)
     assert isinstance(key_map, LogFeatureMap)
-    state = _with_shift(state)
+    state = state.with_shift()
     assert state.shift is not None
     log_k = key_map.log_features(k, state.tokens)
     if key_mask is not None:
@@ -162,14 +184,6 @@ def _in_range(phi: TokenFeatures) -> bool:
     """Whether no |log phi| exceeds PLAIN_RANGE; False for NaN."""
     least, most = (extreme.item() for extreme in phi.aminmax())
     return least >= math.exp(-PLAIN_RANGE) and most <= math.exp(PLAIN_RANGE)
-
-
-def _with_shift(state: LinearState) -> LinearState:
-    """The same state with its shift written out."""
-    if state.shift is not None:
-        return state
-    # Where no key was visible there is nothing to keep in scale, and the next key sets the shift.
-    return replace(state, shift=torch.zeros_like(state.k).masked_fill_(state.k == 0, -torch.inf)[:, :, None])
 
 
 def _rescaled(state: LinearState, shift: PerFeature) -> LinearState:

@@ -89,6 +89,13 @@ class LinearState:
         shift = None if self.shift is None else self.shift.index_select(0, rows)
         return replace(self, kv=self.kv.index_select(0, rows), k=self.k.index_select(0, rows), shift=shift)
 
+    def with_shift(self) -> "LinearState":
+        """The same state with its shift written out."""
+        if self.shift is not None:
+            return self
+        # Where no key was visible there is nothing to keep in scale, and the next key sets the shift.
+        return replace(self, shift=torch.zeros_like(self.k).masked_fill_(self.k == 0, -torch.inf)[:, :, None])
+
     def tensors(self) -> dict[str, Tensor]:
         """Everything as tensors, for `torch.save` or safetensors; `LinearState.load` is the inverse."""
         found = {"kv": self.kv, "k": self.k, "tokens": torch.tensor(self.tokens)}

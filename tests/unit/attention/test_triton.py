@@ -1,5 +1,6 @@
 """The Triton kernels against attention written out in float64; without a GPU, in Triton's interpreter."""
 
+import copy
 import subprocess
 import sys
 
@@ -7,12 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from mimicry.attention import AttentionDims, LinearAttention
+from mimicry.attention.feature_maps.hedgehog import HedgehogFeatureMap
 from mimicry.attention.triton import is_available
 
 if not is_available():
     pytest.skip("Triton is not installed", allow_module_level=True)
 
-from mimicry.attention.triton.decoding import decode, prompt_state
+from mimicry.attention.triton.decoding import prompt_state, step
 from mimicry.attention.triton.fused import LIMIT, LinearMap, hedgehog_attention
 from mimicry.attention.triton.tiles import H100, Plan, Tiles
 
@@ -184,25 +187,58 @@ def test_decoding_token_by_token_equals_causal_attention(dtype: torch.dtype, hea
     expected = written_out([x.double() for x in leaves + parameters], causal=True)
     (q, k, v), linear = leaves, split(parameters)
     state = prompt_state(k[:, :, :12], v[:, :, :12], linear[1])
-    assert state.kv_state.dtype == state.k_state.dtype == torch.float32
+    assert state.kv.dtype == state.k.dtype == torch.float32
     for token in range(12, 20):
         at = slice(token, token + 1)
-        y = decode(q[:, :, at], k[:, :, at], v[:, :, at], state, *linear)
+        y, state = step(q[:, :, at], k[:, :, at], v[:, :, at], state, *linear, overwrite=True)
         tolerance = TOLERANCE[dtype]
         torch.testing.assert_close(y.double(), expected[:, :, at], rtol=tolerance, atol=tolerance)
+    assert state.tokens == 20
     phi = log_features(k.double(), LinearMap(*(x.double() for x in linear[1]))).exp()
-    torch.testing.assert_close(state.k_state.double(), phi.sum(dim=2), rtol=1e-5 if DEVICE == "cpu" else 1e-2, atol=0)
+    torch.testing.assert_close(state.k.double(), phi.sum(dim=2), rtol=1e-5 if DEVICE == "cpu" else 1e-2, atol=0)
 
 
-def test_decoding_may_begin_without_a_prompt_and_with_a_shift() -> None:
-    (q, k, v), linear = inputs(3, 3), split(maps())
-    shift = torch.randn(1, 2, 1, 32, device=DEVICE)
-    state = prompt_state(k[:, :, :0], v[:, :, :0], linear[1], key_shift=shift)
-    assert (state.kv_state == 0).all()
-    steps = [slice(token, token + 1) for token in range(3)]
-    y = [decode(q[:, :, at], k[:, :, at], v[:, :, at], state, *linear, key_shift=shift) for at in steps]
-    expected = hedgehog_attention(q, k, v, *linear, causal=True)
-    torch.testing.assert_close(torch.cat(y, dim=2), expected, rtol=1e-5, atol=1e-5)
+def layer() -> LinearAttention:
+    attn = LinearAttention(AttentionDims(2, 16, causal=True), HedgehogFeatureMap, backend="triton").to(DEVICE)
+    with torch.no_grad():
+        for parameter in attn.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    return attn
+
+
+@pytest.mark.parametrize("prompt", [0, 5], ids=["no prompt", "prompt"])
+@pytest.mark.parametrize("growth", [0.0, 0.5], ids=["alike", "growing"])
+def test_a_layer_decodes_in_the_kernel_whatever_the_size_of_its_keys(prompt: int, growth: float) -> None:
+    attn, (q, k, v) = layer(), inputs(12, 12, batch=3)
+    # The last keys have exponents near 150: plain features overflow, and the shift has to follow them.
+    k = k * torch.linspace(0, 12, 12, device=DEVICE).mul(growth).exp()[:, None].clamp(max=40)
+    mask = torch.rand(3, 12, device=DEVICE) < 0.7
+    mask[0], mask[1, :7] = True, False
+    v = v.masked_fill(~mask[:, None, :, None], torch.nan)
+    exact = copy.deepcopy(attn).double()
+    exact.backend = "reference"
+    expected = exact.weights(q.double(), k.double(), mask) @ v.double().nan_to_num()
+    state = attn.absorb(k[:, :, :prompt], v[:, :, :prompt], mask[:, :prompt]) if prompt else None
+    for token in range(prompt, 12):
+        at = slice(token, token + 1)
+        y, state = attn.resume(q[:, :, at], k[:, :, at], v[:, :, at], state, mask[:, at])
+        torch.testing.assert_close(y.double(), expected[:, :, at], rtol=1e-4, atol=1e-4)
+    assert state is not None
+    assert state.shift is not None
+    assert (state.shift.amax() > 100) == bool(growth)
+
+
+def test_the_kernel_writes_over_a_state_only_where_it_is_given_away() -> None:
+    attn, (q, k, v) = layer(), inputs(3, 3)
+    state = attn.absorb(k[:, :, :2], v[:, :, :2]).with_shift()
+    before = {name: x.clone() for name, x in state.tensors().items()}
+    last = [x[:, :, 2:] for x in (q, k, v)]
+    y, kept = attn.resume(*last, state)
+    assert all(torch.equal(x, before[name]) for name, x in state.tensors().items())
+    again, given = attn.resume(*last, state, overwrite=True)
+    assert torch.equal(again, y)
+    assert given.kv.data_ptr() == state.kv.data_ptr() != kept.kv.data_ptr()
+    assert torch.equal(given.kv, kept.kv)
 
 
 def test_sizes_and_dtypes_the_kernels_are_not_made_for_are_refused() -> None:
@@ -215,8 +251,6 @@ def test_sizes_and_dtypes_the_kernels_are_not_made_for_are_refused() -> None:
         hedgehog_attention(q.double(), k.double(), v.double(), query_map, key_map, causal=True)
     with pytest.raises(ValueError, match="queries must be as many as keys"):
         hedgehog_attention(q[:, :, :2], k, v, query_map, key_map, causal=True)
-    with pytest.raises(ValueError, match="1 token when decoding"):
-        decode(q, k, v, prompt_state(k, v, key_map), query_map, key_map)
     with pytest.raises(ValueError, match="multiple of 64"):
         Plan(Tiles(16, 16, 4, 1), Tiles(64, 16, 4, 1), segment=48)
 

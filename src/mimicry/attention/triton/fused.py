@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from mimicry.attention.feature_maps.base import FeatureMap
+from mimicry.attention.feature_maps.hedgehog import HedgehogFeatureMap
 from mimicry.attention.triton import launch, unfit
 from mimicry.attention.triton.problem import DTYPES, INTERPRETED, Problem
 from mimicry.attention.triton.tiles import Plan, default_plan
@@ -31,6 +33,14 @@ class LinearMap(NamedTuple):
     def contiguous(self) -> "LinearMap":
         """Itself, laid out row by row."""
         return LinearMap(self.weight.contiguous(), None if self.bias is None else self.bias.contiguous())
+
+
+def linear_map(feature_map: FeatureMap) -> LinearMap:
+    """The projection of a Hedgehog map with the scale of its inputs in it."""
+    assert isinstance(feature_map, HedgehogFeatureMap)
+    projection = feature_map.projection
+    scale = projection.input_scale
+    return LinearMap(projection.weight if scale == 1.0 else projection.weight * scale, projection.bias)
 
 
 def hedgehog_attention(
