@@ -3,7 +3,6 @@ import logging
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -73,9 +72,9 @@ def test_an_explicit_mode_stays_as_it_is(mode: str) -> None:
 
 def test_auto_is_offline_at_once_when_the_host_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_API_KEY", "a" * 40)
-    start = time.perf_counter()
+    # Were it waited for, it would be for longer than a test may take.
+    monkeypatch.setattr(tracking, "PROBE_TIMEOUT_S", 1e6)
     assert resolve_mode("auto") == ("offline", f"{CLOSED_PORT} does not answer")
-    assert time.perf_counter() - start < 2
 
 
 def test_auto_is_offline_in_time_when_the_host_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:

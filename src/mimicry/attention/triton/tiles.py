@@ -65,7 +65,7 @@ class Plan:
 # float32 products take three times the operands: nothing wider than 64 fits.
 H100 = {
     16: Plan(Tiles(64, 16, 4, 3), Tiles(64, 16, 4, 2)),
-    32: Plan(Tiles(64, 32, 4, 3), Tiles(32, 32, 4, 2)),
+    32: Plan(Tiles(64, 32, 4, 3), Tiles(32, 32, 8, 1)),
     64: Plan(Tiles(32, 64, 4, 2), Tiles(32, 64, 8, 1)),
     128: Plan(Tiles(32, 64, 8, 2), Tiles(16, 32, 8, 1)),
 }
