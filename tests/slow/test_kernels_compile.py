@@ -35,5 +35,5 @@ def test_every_kernel_compiles_and_fits(capability: int, widths: tuple[str, ...]
     for row in rows:
         assert int(row["shared_bytes"]) <= SHARED[capability], row
         if row["dtype"] == "bfloat16":
-            # Of a thread: 16 of its 255 registers are 64 bytes.
-            assert int(row["spilled_bytes"]) <= 256, row
+            # Of the 1,020 bytes that a thread has in registers; float32 is not what speed is for.
+            assert int(row["spilled_bytes"]) <= 300, row
