@@ -27,7 +27,8 @@ from torch import nn
 
 from mimicry.app import build, set_up_logging
 from mimicry.assets import cache_root
-from mimicry.execution import TEACHER_KEYS, quieten
+from mimicry.execution import TEACHER_KEYS
+from mimicry.quieting import quieten
 from mimicry.regimes.job import ConversionJob
 from mimicry.regimes.parts import Parts
 from mimicry.regimes.stage import chooses

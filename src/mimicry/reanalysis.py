@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from mimicry.execution import quieten, teacher_key, teachers
+from mimicry.execution import teacher_key, teachers
+from mimicry.quieting import quieten
 from mimicry.recording import with_attention, with_attention_files, with_tables
 from mimicry.regimes.job import ConversionJob
 from mimicry.regimes.parts import build_parts
