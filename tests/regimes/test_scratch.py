@@ -2,7 +2,6 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -96,22 +95,33 @@ def test_an_encoder_learns_digits_as_rows_of_pixels(tmp_path: Path, monkeypatch:
     assert record.value("trained", "val/accuracy") > 0.2
 
 
-@pytest.mark.parametrize(("pooling", "period"), [("mean", 64), ("cls", 65)])
+ENCODER = ("regime=scratch", "model=lra_encoder", "regime.train.epochs=1")
+IMAGES = ("regime=finetuned", "model=vit_tiny", "regime.teach.epochs=1", "regime.distill.epochs=0")
+
+
+@pytest.mark.parametrize(
+    ("options", "period"),
+    [
+        (ENCODER, 64),
+        ((*ENCODER, "model.sizes.pooling=cls"), 65),
+        ((*IMAGES, "regime.recover.epochs=0"), 512),
+    ],
+    ids=["mean", "cls", "images"],
+)
 def test_cosformer_weighs_distances_by_the_length_of_the_rows(
-    pooling: str, period: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: tuple[str, ...], period: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ["regime=scratch", "model=lra_encoder", f"model.sizes.pooling={pooling}", "attn=cosformer"]
-    limits = ["regime.train.epochs=1", "task.max_train_rows=64", "task.max_validation_rows=32", "analysis.rows=32"]
-    built: list[int] = []
-    made = CosformerFeatureMap.__init__
+    limits = ["task.max_train_rows=64", "task.max_validation_rows=32", "analysis.rows=32", "attn=cosformer"]
+    used: set[int] = set()
+    forward = CosformerFeatureMap.forward
 
-    def noted(self: CosformerFeatureMap, *args: Any, **options: Any) -> None:
-        made(self, *args, **options)
-        built.append(self.max_length)
+    def noted(self: CosformerFeatureMap, x: torch.Tensor, start: int = 0) -> torch.Tensor:
+        used.add(self.max_length)
+        return forward(self, x, start)
 
-    monkeypatch.setattr(CosformerFeatureMap, "__init__", noted)
+    monkeypatch.setattr(CosformerFeatureMap, "forward", noted)
     run(monkeypatch, tmp_path, *options, *limits, "logger.mode=disabled", "trainer.accelerator=cpu")
-    assert set(built) == {period}
+    assert used == {period}
 
 
 @pytest.mark.parametrize(

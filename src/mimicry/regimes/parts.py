@@ -151,9 +151,13 @@ def _row_length(checkpoint: Any, task: Task) -> int | None:
 
 
 def _fitted(attn: dict[str, Any], checkpoint: Any, task: Task) -> dict[str, Any]:
-    """The attention's config with the tokens of a row for a feature map that leaves its `max_length` to the run."""
+    """The attention's config with the tokens of a row for a feature map that leaves its `max_length` to the run.
+
+    Patches of images keep the map's own length: how far apart they are is not the distance of their numbers.
+    """
     # What fits no model of this kind has no length, and is refused soon.
-    length = _row_length(checkpoint, task) if task.modality == checkpoint.modality else None
+    known = checkpoint.modality != "image" and task.modality == checkpoint.modality
+    length = _row_length(checkpoint, task) if known else None
     feature_map = attn.get("feature_map")
     if length is None or not isinstance(feature_map, dict) or feature_map.get("max_length", length) is not None:
         return attn

@@ -22,7 +22,8 @@ class CosformerFeatureMap(FeatureMap):
 
     Args:
         dims: sizes of the attention layer.
-        max_length: M in tokens, >= 1. Smaller is more local. None is 512; a run fills in the tokens of its longest row.
+        max_length: M in tokens, >= 1. Smaller is more local. None is 512; a run on texts or
+            sequences fills in the tokens of its longest row.
         eps: added to ReLU so that no row of weights is 0/0, >= 0.
     """
 
