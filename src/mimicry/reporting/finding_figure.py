@@ -20,8 +20,14 @@ REGIMES = {"from scratch": ("scratch",), "after conversion": ("finetuned", "pret
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = "osD^vPX"
 MOST_CHARACTERS = 26
+# Diameter of a point, in points.
+MARKER = 5
 # Where a label may stand beside its point, in points, and how it is aligned; the first that is free is taken.
-CORNERS = ((4, 3, "left", "bottom"), (-4, 3, "right", "bottom"), (4, -3, "left", "top"), (-4, -3, "right", "top"))
+CORNERS = (
+    *((4, 3, "left", "bottom"), (-4, 3, "right", "bottom"), (4, -3, "left", "top"), (-4, -3, "right", "top")),
+    *((0, 5, "center", "bottom"), (0, -5, "center", "top"), (4, 12, "left", "bottom"), (-4, 12, "right", "bottom")),
+    *((4, -12, "left", "top"), (-4, -12, "right", "top")),
+)
 
 
 def finding_figure(points: Sequence[Point], found: Sequence[Correlation], path: Path) -> Path:
@@ -65,7 +71,7 @@ def _panel(ax: Axes, points: Sequence[Point], cause: str, found: Sequence[Correl
         mine = [point for point in known if point.place == place]
         x, y = [point.causes[cause] for point in mine], [point.quality for point in mine]
         style = {"color": COLOURS[index % len(COLOURS)], "marker": MARKERS[index % len(MARKERS)]}
-        ax.plot(x, y, ls="", ms=5, label=f"{place}{rho.get(place, '')}", **style)
+        ax.plot(x, y, ls="", ms=MARKER, label=f"{place}{rho.get(place, '')}", **style)
         for point in mine:
             # parse_math off: an option's value may hold a dollar sign.
             ax.annotate(
@@ -83,8 +89,11 @@ def _panel(ax: Axes, points: Sequence[Point], cause: str, found: Sequence[Correl
 
 
 def _keep_apart(ax: Axes) -> None:
-    """Moves labels to a corner of their point where they meet neither the frame nor each other, if there is one."""
-    frame, taken = ax.get_window_extent(), []
+    """Moves labels to a place by their point where they meet no frame, point or other label, if there is one."""
+    frame, labels = ax.get_window_extent(), [text for text in ax.texts if isinstance(text, Annotation)]
+    reach = MARKER / 2 * ax.figure.dpi / 72
+    at = ax.transData.transform([label.xy for label in labels]) if labels else ()
+    taken = [Bbox([[x - reach, y - reach], [x + reach, y + reach]]) for x, y in at]
 
     def box(label: Annotation, corner: tuple[int, int, str, str]) -> Bbox:
         right, up, horizontal, vertical = corner
@@ -95,6 +104,6 @@ def _keep_apart(ax: Axes) -> None:
         inside = frame.x0 <= where.x0 and where.x1 <= frame.x1
         return bool(inside) and not any(map(where.overlaps, taken))
 
-    for label in (text for text in ax.texts if isinstance(text, Annotation)):
+    for label in labels:
         corner = next((corner for corner in CORNERS if is_free(box(label, corner))), CORNERS[0])
         taken.append(box(label, corner))
