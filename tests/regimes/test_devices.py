@@ -91,6 +91,8 @@ def teacher_of_another_run(arguments: list[str], monkeypatch: pytest.MonkeyPatch
     return folders[0]
 
 
+# Half a minute of three processes that all import everything.
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_processes_that_start_together_wait_for_another_run_and_go_the_same_way(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -17,7 +17,7 @@ ALLOWED = {
     "hydra": ("mimicry.app",),
     "omegaconf": ("mimicry.app",),
     "lightning": ("mimicry.training", "mimicry.data", "mimicry.regimes", "mimicry.execution"),
-    "transformers": ("mimicry.conversion", "mimicry.data", "mimicry.training.optimization", "mimicry.execution"),
+    "transformers": ("mimicry.conversion", "mimicry.data", "mimicry.training.optimization", "mimicry.quieting"),
     "wandb": ("mimicry.reporting",),
 }
 # Other names of the same library.
