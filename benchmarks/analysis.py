@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from measuring import write_csv
+from measuring import save_table
 from rich.console import Console
 
 from mimicry.reporting.run_record import read_record
@@ -72,9 +72,7 @@ def main() -> None:
     text = f"# What analysing attention costs\n\n`{command}`\n\n{table(costs)}"
     Console().print(text, markup=False, soft_wrap=True)
     if options.save is not None:
-        options.save.mkdir(parents=True, exist_ok=True)
-        (options.save / "table.md").write_text(text, encoding="utf-8")
-        write_csv(costs, options.save / "table.csv")
+        save_table(text, costs, options.save)
 
 
 if __name__ == "__main__":

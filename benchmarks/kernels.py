@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import triton
-from measuring import write_csv
+from measuring import save_table
 from rich.console import Console
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
@@ -139,9 +139,7 @@ def main() -> None:
     markdown = markdown_table([header, *([str(value) for value in astuple(one)] for one in found)])
     Console().print(markdown, markup=False, soft_wrap=True)
     if options.save is not None:
-        options.save.mkdir(parents=True, exist_ok=True)
-        (options.save / "table.md").write_text(markdown, encoding="utf-8")
-        write_csv(found, options.save / "table.csv")
+        save_table(markdown, found, options.save)
 
 
 if __name__ == "__main__":

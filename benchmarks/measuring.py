@@ -40,6 +40,13 @@ def write_csv(lines: Sequence[Any], path: Path) -> None:
         writer.writerows(asdict(line) for line in lines)
 
 
+def save_table(markdown: str, lines: Sequence[Any], folder: Path) -> None:
+    """`table.md`, and the same as `table.csv`; the folder is made."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.md").write_text(markdown, encoding="utf-8")
+    write_csv(lines, folder / "table.csv")
+
+
 def extra_bytes(make_step: Callable[[], Callable[[], None]], device: str) -> int | None:
     """Bytes by which the second run of a step raises the peak; call it in a process of its own.
 

@@ -34,6 +34,6 @@ def test_every_kernel_compiles_and_fits(capability: int, widths: tuple[str, ...]
     assert {row["width"] for row in rows if row["dtype"] == "bfloat16"} == set(widths)
     for row in rows:
         assert int(row["shared_bytes"]) <= SHARED[capability], row
-        if row["dtype"] == "bfloat16":
-            # Of the 1,020 bytes that a thread has in registers; float32 is not what speed is for.
+        if row["dtype"] == "bfloat16" and capability == 90:
+            # Of the 1,020 bytes that a thread has in registers; the tiles are an H100's, and not meant for float32.
             assert int(row["spilled_bytes"]) <= 300, row

@@ -59,7 +59,12 @@ def resume(
     if k.shape[2] == 0:
         return v.new_empty(v.shape), state
     if fused:
-        return _triton_step(query_map, key_map, eps, q, k, v, state, key_mask, overwrite)
+        # Imported here: Triton is optional, and reads its environment when it loads.
+        from mimicry.attention.triton.decoding import step
+        from mimicry.attention.triton.fused import linear_map
+
+        maps = linear_map(query_map), linear_map(key_map)
+        return step(q, k, v, state, *maps, key_mask=key_mask, eps=eps, overwrite=overwrite)
     # Entering the context costs as much as a product of a single token, so only where there is something to switch off.
     autocast = torch.is_autocast_enabled(q.device.type)
     with torch.autocast(q.device.type, enabled=False) if autocast else nullcontext():
@@ -138,25 +143,6 @@ def _step(
     out = torch.bmm(rows, kv.flatten(0, 1)).div_(denominator)
     out = out.view(v.shape)
     return out if out.dtype == v.dtype else out.to(v.dtype), LinearState(kv, total, state.shift, state.tokens + 1)
-
-
-def _triton_step(
-    query_map: FeatureMap,
-    key_map: FeatureMap,
-    eps: float,
-    q: Queries,
-    k: Keys,
-    v: Values,
-    state: LinearState,
-    key_mask: KeyMask | None,
-    overwrite: bool,
-) -> tuple[Outputs, LinearState]:
-    # Imported here: Triton is optional, and reads its environment when it loads.
-    from mimicry.attention.triton.decoding import step
-    from mimicry.attention.triton.fused import linear_map
-
-    maps = linear_map(query_map), linear_map(key_map)
-    return step(q, k, v, state, *maps, key_mask=key_mask, eps=eps, overwrite=overwrite)
 
 
 def _shifted_token(

@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -251,6 +252,14 @@ def test_sizes_and_dtypes_the_kernels_are_not_made_for_are_refused() -> None:
         hedgehog_attention(q.double(), k.double(), v.double(), query_map, key_map, causal=True)
     with pytest.raises(ValueError, match="queries must be as many as keys"):
         hedgehog_attention(q[:, :, :2], k, v, query_map, key_map, causal=True)
+    state = prompt_state(k, v, key_map)
+    with pytest.raises(ValueError, match="1 token when decoding"):
+        step(q, k, v, state, query_map, key_map)
+    last = [x[:, :, 3:] for x in (q, k, v)]
+    with pytest.raises(ValueError, match=r"state.kv must be contiguous float32 \(1, 2, 32, 16\), got torch.float64"):
+        step(*last, replace(state, kv=state.kv.double()), query_map, key_map)
+    with pytest.raises(ValueError, match=r"state\.k must be contiguous"):
+        step(*last, replace(state, k=state.k[..., :1].expand(state.k.shape)), query_map, key_map)
     with pytest.raises(ValueError, match="multiple of 64"):
         Plan(Tiles(16, 16, 4, 1), Tiles(64, 16, 4, 1), segment=48)
 

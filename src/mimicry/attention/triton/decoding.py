@@ -67,8 +67,24 @@ def step(
 
     Returns:
         What causal attention over all tokens gives for the last.
+
+    Raises:
+        ValueError: for other than 1 token, or a state that does not fit or is not contiguous float32.
     """
+    if q.shape[2] != 1 or k.shape[2] != 1:
+        raise ValueError(f"q and k must be 1 token when decoding, got {q.shape[2]} and {k.shape[2]}")
     state = state.with_shift()
+    batch, heads, _, width = v.shape
+    features = 2 * query_map.weight.shape[1]
+    shapes = {
+        "kv": (batch, heads, features, width),
+        "k": (batch, heads, features),
+        "shift": (batch, heads, 1, features),
+    }
+    for name, shape in shapes.items():
+        x = getattr(state, name)
+        if x.shape != shape or x.dtype != torch.float32 or not x.is_contiguous():
+            raise ValueError(f"state.{name} must be contiguous float32 {shape}, got {x.dtype} {tuple(x.shape)}")
     if not overwrite:
         assert state.shift is not None
         state = replace(state, kv=state.kv.clone(), k=state.k.clone(), shift=state.shift.clone())
