@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from toy import save_toy_checkpoint, write_toy_task
+from toy import save_toy_checkpoint, save_toy_language_model, write_toy_task
 
 BUDGETS = (
     "regime.teach.epochs=6",
@@ -34,4 +34,29 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         "logger.mode=disabled",
         "trainer.accelerator=cpu",
         *BUDGETS,
+    ]
+
+
+@pytest.fixture
+def language_arguments(tmp_path: Path) -> list[str]:
+    """Overrides for a run that trains in seconds and writes below tmp_path only."""
+    (tmp_path / "tiny").mkdir()
+    save_toy_language_model(tmp_path / "tiny")
+    return [
+        "regime=pretrained",
+        f"model.path={tmp_path / 'tiny'}",
+        "model.max_length=24",
+        "task.max_train_rows=2",
+        "task.max_validation_rows=1",
+        f"paths.results={tmp_path / 'results'}",
+        "logger.mode=disabled",
+        "trainer.accelerator=cpu",
+        "regime.distill.epochs=1",
+        "regime.distill.batch_size=8",
+        "regime.distill.max_rows=64",
+        "regime.recover.epochs=1",
+        "regime.recover.batch_size=8",
+        "regime.recover.max_rows=64",
+        "regime.recover.learning_rate=3e-2",
+        "analysis.rows=16",
     ]

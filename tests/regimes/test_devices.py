@@ -28,13 +28,16 @@ BUDGETS = ("regime.teach.epochs=2", "regime.distill.epochs=1", "regime.recover.e
 
 # Every process imports everything anew: seconds, but minutes on a machine that is busy.
 @pytest.mark.timeout(600)
-def test_two_processes_leave_one_record_with_the_numbers_of_one(arguments: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("trainer", ["ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
+def test_two_processes_leave_one_record_with_the_numbers_of_one(
+    trainer: str, arguments: list[str], tmp_path: Path
+) -> None:
     # Processes draw dropout of their own; without it they must end where one does.
     config = tmp_path / "tiny/config.json"
     dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     config.write_text(json.dumps(json.loads(config.read_text()) | dropout))
     found = []
-    for name, parallel in {"one": (), "two": ("trainer=ddp", "trainer.devices=2")}.items():
+    for name, parallel in {"one": (), "two": (f"trainer={trainer}", "trainer.devices=2")}.items():
         results = f"paths.results={tmp_path / name / 'results'}"
         ran = run_outside("attn=hedgehog", *arguments, *BUDGETS, results, *parallel, OMP_NUM_THREADS="1", timeout=400)
         assert ran.returncode == 0, ran.stderr[-3000:]
@@ -45,7 +48,7 @@ def test_two_processes_leave_one_record_with_the_numbers_of_one(arguments: list[
         assert "Warning" not in ran.stderr
     one, two = found
     assert two.status == "finished"
-    assert two.config["trainer"]["strategy"] == "ddp"
+    assert two.config["trainer"].get("strategy") != one.config["trainer"].get("strategy")
     assert [stage.steps for stage in two.stages] == [stage.steps for stage in one.stages]
     for state in STATES:
         assert two.value(state, "val/accuracy") == pytest.approx(one.value(state, "val/accuracy"), abs=0.02)

@@ -6,37 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 from cli import run_here
-from runs import records
-from toy import save_toy_checkpoint, save_toy_language_model
+from runs import numbers, records, stop_at
+from toy import save_toy_checkpoint
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import mimicry
 from mimicry.reporting.run_record import RunRecord, read_record
-
-
-@pytest.fixture
-def language_arguments(tmp_path: Path) -> list[str]:
-    """Overrides for a run that trains in seconds and writes below tmp_path only."""
-    (tmp_path / "tiny").mkdir()
-    save_toy_language_model(tmp_path / "tiny")
-    return [
-        "regime=pretrained",
-        f"model.path={tmp_path / 'tiny'}",
-        "model.max_length=24",
-        "task.max_train_rows=2",
-        "task.max_validation_rows=1",
-        f"paths.results={tmp_path / 'results'}",
-        "logger.mode=disabled",
-        "trainer.accelerator=cpu",
-        "regime.distill.epochs=1",
-        "regime.distill.batch_size=8",
-        "regime.distill.max_rows=64",
-        "regime.recover.epochs=1",
-        "regime.recover.batch_size=8",
-        "regime.recover.max_rows=64",
-        "regime.recover.learning_rate=3e-2",
-        "analysis.rows=16",
-    ]
+from mimicry.training.task import TaskModule
 
 
 def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *arguments: str) -> RunRecord:
@@ -163,3 +139,17 @@ def test_a_classifier_is_refused_by_the_regime_of_language_models(
     save_toy_checkpoint(tmp_path)
     with pytest.raises(SystemExit, match="model must be of a kind that the regime converts, language, got text"):
         run_here(monkeypatch, "regime=pretrained", "model=minilm", f"model.path={tmp_path}", "task=topics")
+
+
+def test_adapters_are_drawn_alike_whether_the_maps_were_trained_in_this_attempt_or_taken_from_the_last(
+    language_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [*language_arguments, "regime.recover.batch_size=2"]
+    undisturbed = run(
+        monkeypatch, tmp_path / "undisturbed", *arguments, f"paths.results={tmp_path / 'undisturbed/results'}"
+    )
+    mend = stop_at(monkeypatch, TaskModule, "recover", 0)
+    with pytest.raises(RuntimeError, match="the power went out"):
+        run(monkeypatch, tmp_path, *arguments)
+    mend()
+    assert numbers(run(monkeypatch, tmp_path, *arguments)) == numbers(undisturbed)

@@ -1,37 +1,15 @@
 """A run that is interrupted goes on where it was, and ends with the numbers of an undisturbed one."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from cli import run_here
-from runs import records
+from runs import EVERY_STEP, numbers, records, stop_at
 
 from mimicry.reporting.run_record import RunRecord, read_record
 from mimicry.training.distillation import DistillationModule
 from mimicry.training.resuming import StageCheckpoint
 from mimicry.training.task import TaskModule
-
-# Often enough that every step of a toy stage leaves a checkpoint.
-EVERY_STEP = "checkpoint_minutes=1e-9"
-
-
-def numbers(record: RunRecord) -> list[object]:
-    """All that must not depend on interruptions; times do."""
-    return [*record.metrics, *record.curves, *((trial.stage, trial.steps, trial.epochs) for trial in record.trials)]
-
-
-def stop_at(monkeypatch: pytest.MonkeyPatch, module: type, stage: str, step: int) -> Callable[[], None]:
-    """Training of `stage` is interrupted before `step`, until the returned function is called."""
-    original = module.training_step
-
-    def interrupted(self: TaskModule, batch: dict, batch_idx: int) -> object:
-        if self.stage == stage and self.global_step == step:
-            raise RuntimeError("the power went out")
-        return original(self, batch, batch_idx)
-
-    monkeypatch.setattr(module, "training_step", interrupted)
-    return lambda: monkeypatch.setattr(module, "training_step", original)
 
 
 @pytest.fixture

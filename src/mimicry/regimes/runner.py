@@ -119,6 +119,8 @@ class Runner:
             analysis_s = time.perf_counter() - began
             last = self._last_weights(stage, trials)
             yield StateResult(stage.state, scores, measured, trials, reused, model, analysis_s, last)
+            # What the next stage draws as it is built, such as adapters, depends on nothing that was skipped or reused.
+            L.seed_everything(self.seed, verbose=False)
 
     def _fit(self, stage: Stage, budget: Budget) -> Trial:
         assert stage.module is not None
