@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from mimicry.attention.cpu import decoding
 from mimicry.attention.feature_maps.base import FeatureMap, LogFeatureMap
 from mimicry.attention.features import (
     PLAIN_RANGE,
@@ -124,6 +125,12 @@ def _step(
 ) -> tuple[Outputs, LinearState]:
     """One token; the calls cost more than what they compute, so there are as few as can be."""
     x_q, x_k, x_v = (x if x.dtype == state.kv.dtype else x.to(state.kv.dtype) for x in (q, k, v))
+    # Fresh memory for a state costs more than the sums. A state of inference mode takes no writes outside of it.
+    overwrite = overwrite and (torch.is_inference_mode_enabled() or not state.kv.is_inference())
+    if decoding.is_available(query_map, key_map, state):
+        done = decoding.step(query_map, key_map, eps, x_q, x_k, x_v, state, key_mask, overwrite)
+        if done is not None:
+            return done[0].to(v.dtype), done[1]
     plain = state.shift is None
     if plain:
         phi = query_map.of_token(key_map, x_q, x_k, state.tokens)
@@ -133,8 +140,7 @@ def _step(
         phi_q, phi_k, state = _shifted_token(query_map, key_map, x_q, x_k, state, key_mask)
     if key_mask is not None:
         phi_k = phi_k.masked_fill(~key_mask[:, None, :, None], 0.0)
-    # Fresh memory for a state costs more than the sums. A state of inference mode takes no writes outside of it.
-    if overwrite and (torch.is_inference_mode_enabled() or not state.kv.is_inference()):
+    if overwrite:
         kv, total = state.kv.addcmul_(phi_k.mT, x_v), state.k.add_(phi_k[:, :, 0])
     else:
         kv, total = torch.addcmul(state.kv, phi_k.mT, x_v), state.k + phi_k[:, :, 0]

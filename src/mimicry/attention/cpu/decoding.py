@@ -1,0 +1,98 @@
+"""One decoding step of Hedgehog attention on a CPU, in one call instead of twenty."""
+
+import ctypes
+import functools
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from mimicry.attention.cpu.compiled import library
+from mimicry.attention.feature_maps.base import FeatureMap
+from mimicry.attention.feature_maps.hedgehog import HedgehogFeatureMap
+from mimicry.attention.feature_maps.projection import HeadProjection
+from mimicry.attention.features import PLAIN_RANGE
+from mimicry.attention.state import LinearState
+from mimicry.shapes import KeyMask, Keys, Outputs, Queries, Values
+
+# Elements of a state for which a second thread is worth waking.
+PER_THREAD = 32_768
+POINTERS, SIZES, NUMBERS = 15, 6, 3
+Strides = ctypes.c_ssize_t * 6
+
+
+@functools.cache
+def _function() -> Callable[..., int] | None:
+    """`hedgehog_token` of decoding.c, where it could be compiled."""
+    found = library("decoding")
+    if found is None:
+        return None
+    function = found.hedgehog_token
+    numbers = (*[ctypes.c_int] * SIZES, *[ctypes.c_float] * NUMBERS, ctypes.c_int)
+    function.argtypes = [*[ctypes.c_void_p] * POINTERS, *numbers]
+    function.restype = ctypes.c_int
+    return function
+
+
+def is_available(query_map: FeatureMap, key_map: FeatureMap, state: LinearState) -> bool:
+    """Whether `step` can run: Hedgehog's maps, a float32 state without shift on a CPU, a compiler on this machine."""
+    return (
+        isinstance(query_map, HedgehogFeatureMap)
+        and isinstance(key_map, HedgehogFeatureMap)
+        and state.shift is None
+        and state.kv.dtype == torch.float32
+        and state.kv.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and _function() is not None
+    )
+
+
+def step(
+    query_map: FeatureMap,
+    key_map: FeatureMap,
+    eps: float,
+    q: Queries,
+    k: Keys,
+    v: Values,
+    state: LinearState,
+    key_mask: KeyMask | None,
+    overwrite: bool,
+) -> tuple[Outputs, LinearState] | None:
+    """Output of one token and the state after it, where `is_available` says so; inputs in float32.
+
+    Returns:
+        None, with nothing written, if some |W x + b| is too large for plain exponentials, or not a number.
+    """
+    function = _function()
+    assert function is not None
+    assert isinstance(query_map, HedgehogFeatureMap)
+    assert isinstance(key_map, HedgehogFeatureMap)
+    batch, heads, _, width = q.shape
+    maps = query_map.projection, key_map.projection
+    (query_weight, query_bias), (key_weight, key_bias) = (_numbers(part) for part in maps)
+    q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
+    kv, sums = state.kv.contiguous(), state.k.contiguous()
+    next_kv, next_sums = (kv, sums) if overwrite else (torch.empty_like(kv), torch.empty_like(sums))
+    count, value_width = query_weight.shape[1], v.shape[3]
+    y = q.new_empty(batch, heads, 1, value_width)
+    phi = q.new_empty(batch, heads, 4 * count)
+    # Booleans are bytes.
+    mask = None if key_mask is None else key_mask.contiguous()
+    beyond = function(
+        q.data_ptr(), k.data_ptr(), v.data_ptr(), Strides(*q.stride()[:2], *k.stride()[:2], *v.stride()[:2]),
+        query_weight.data_ptr(), _address(query_bias), key_weight.data_ptr(), _address(key_bias), _address(mask),
+        kv.data_ptr(), sums.data_ptr(), next_kv.data_ptr(), next_sums.data_ptr(), y.data_ptr(), phi.data_ptr(),
+        batch, heads, query_weight.shape[0] == 1, width, value_width, count, maps[0].input_scale, eps, PLAIN_RANGE,
+        min(torch.get_num_threads(), 1 + kv.numel() // PER_THREAD),
+    )  # fmt: skip
+    return None if beyond else (y, LinearState(next_kv, next_sums, None, state.tokens + 1))
+
+
+def _numbers(part: HeadProjection) -> tuple[Tensor, Tensor | None]:
+    """W and b as the kernel reads them: no copies where they are float32, as they are trained."""
+    bias = part.bias
+    return part.weight.float().contiguous(), None if bias is None else bias.float().contiguous()
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
