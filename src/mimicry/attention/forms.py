@@ -1,9 +1,13 @@
 """The O(n) forms of linear attention over whole sequences, and what keeps each of them exact."""
 
+from contextlib import suppress
+
 import torch
 
 from mimicry.attention.backend import Form, announce
 from mimicry.attention.causal import causal_log_outputs, causal_outputs
+from mimicry.attention.cpu.autograd import compiled_attention
+from mimicry.attention.cpu.hedgehog import OutOfRangeError, serves
 from mimicry.attention.feature_maps.base import FeatureMap, LogFeatureMap
 from mimicry.attention.features import (
     BlockFeatures,
@@ -38,6 +42,11 @@ def attend(
     if causal and q.shape[2] != k.shape[2]:
         announce("%s: queries that follow earlier keys run chunk by chunk", type(query_map).__name__)
         return _chunk_by_chunk(query_map, key_map, q, k, v, key_mask, eps)
+    if form == "chunked" and serves(query_map, key_map, q, v):
+        announce("%s: kernels compiled for this CPU", type(query_map).__name__)
+        # Those whose exponents they find too large go on below.
+        with suppress(OutOfRangeError):
+            return compiled_attention(query_map, key_map, q, k, v, key_mask, causal, eps)
     if needs_shift(query_map, key_map, q, k):
         assert isinstance(key_map, LogFeatureMap)
         shift = largest_exponents(key_map, k, key_mask)

@@ -1,7 +1,10 @@
 """The state after the first tokens of a text, without their outputs: those are `forward`'s, by its fastest form."""
 
+from contextlib import suppress
+
 import torch
 
+from mimicry.attention.cpu.hedgehog import Kernels, OutOfRangeError, serves
 from mimicry.attention.feature_maps.base import FeatureMap, LogFeatureMap
 from mimicry.attention.features import PLAIN_RANGE, finite, largest_exponents
 from mimicry.attention.state import LinearState
@@ -24,6 +27,9 @@ def absorb(key_map: FeatureMap, k: Keys, v: Values, key_mask: KeyMask | None, fu
     """See `LinearAttention.absorb`; `fused` runs one Triton kernel."""
     state = initial_state(key_map, v)
     kv, total, shift = state.kv, state.k, None
+    if not fused and serves(key_map, key_map, k, v):
+        with suppress(OutOfRangeError):
+            return LinearState(*Kernels(key_map, key_map, k, k, v, key_mask, 0.0).sum_keys(), None, k.shape[2])
     with torch.autocast(k.device.type, enabled=False):
         # No query is known, so the keys alone decide; `resume` gives a state its shift when queries need one.
         if isinstance(key_map, LogFeatureMap) and k.numel() and not bool(key_map.log_bound(k) <= PLAIN_RANGE):

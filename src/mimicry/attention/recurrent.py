@@ -1,12 +1,13 @@
 """Causal linear attention with an explicit state: prompts in pieces of any length, then one token after another."""
 
 import math
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 
 import torch
 
 from mimicry.attention.cpu import decoding
+from mimicry.attention.cpu.hedgehog import Kernels, OutOfRangeError, serves
 from mimicry.attention.feature_maps.base import FeatureMap, LogFeatureMap
 from mimicry.attention.features import (
     PLAIN_RANGE,
@@ -85,6 +86,12 @@ def _many(
     key_mask: KeyMask | None,
 ) -> tuple[Outputs, LinearState]:
     """Several tokens, under one shift or in halves that have one each."""
+    if state.shift is None and serves(query_map, key_map, q, v):
+        kv, total = state.kv.clone(), state.k.clone()
+        # Exponents that the kernels find too large get a shift below.
+        with suppress(OutOfRangeError):
+            out, _ = Kernels(query_map, key_map, q, k, v, key_mask, eps).causal(kv, total)
+            return out, LinearState(kv, total, None, state.tokens + k.shape[2])
     if state.shift is not None or needs_shift(query_map, key_map, q, k):
         assert isinstance(key_map, LogFeatureMap)
         state = state.with_shift()

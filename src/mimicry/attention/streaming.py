@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from mimicry.attention.features import BlockFeatures
 from mimicry.attention.streaming_bidirectional import read_all, read_all_backward, sum_keys
-from mimicry.attention.streaming_blocks import Gradients
+from mimicry.attention.streaming_blocks import Gradients, by_parameter, parameters_of
 from mimicry.attention.streaming_causal import sweep, sweep_backward
 from mimicry.shapes import KeyMask, Keys, Outputs, Queries, Values
 
@@ -29,7 +29,7 @@ def streaming_attention(
 ) -> Outputs:
     """Attention outputs in the dtype of `v`; causal needs as many queries as keys. Rows that see no key give 0."""
     outputs: Outputs = _Streaming.apply(  # type: ignore[no-untyped-call]
-        features, key_mask, causal, eps, q, k, v, *_parameters(features)
+        features, key_mask, causal, eps, q, k, v, *parameters_of(features.query_map, features.key_map)
     )
     return outputs
 
@@ -95,21 +95,7 @@ class _Streaming(torch.autograd.Function):
                 sweep_backward(features.rows(rows), inputs, states, block, grads)
             else:
                 read_all_backward(features.rows(rows), inputs, states[0], block, grads)
-        return (None, None, None, None, of_q, of_k, of_v, *_by_parameter(features, totals))
-
-
-def _by_parameter(features: BlockFeatures, totals: list[dict[str, Tensor]]) -> list[Tensor | None]:
-    """Gradients in the order of `streaming_attention`'s parameters; tied maps add theirs up."""
-    found: dict[int, Tensor] = {}
-    for feature_map, mine in zip((features.query_map, features.key_map), totals, strict=True):
-        for name, p in feature_map.named_parameters():
-            found[id(p)] = found[id(p)] + mine[name] if id(p) in found else mine[name]
-    return [found[id(p)].to(p.dtype) if p.requires_grad else None for p in _parameters(features)]
-
-
-def _parameters(features: BlockFeatures) -> tuple[Tensor, ...]:
-    """Every parameter of both maps once."""
-    return tuple(dict.fromkeys((*features.query_map.parameters(), *features.key_map.parameters())))
+        return (None, None, None, None, of_q, of_k, of_v, *by_parameter(features.query_map, features.key_map, totals))
 
 
 def _batches(features: BlockFeatures, q: Queries, k: Keys) -> Iterator[tuple[slice, int]]:

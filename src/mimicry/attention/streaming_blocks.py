@@ -1,11 +1,12 @@
 """What the causal and the bidirectional pass over blocks share."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from mimicry.attention.feature_maps.base import FeatureMap
 from mimicry.attention.features import BlockFeatures
 from mimicry.attention.scratch import Scratch
 from mimicry.shapes import ChunkFeatures, HeadStates, KeyMask, Keys, Outputs, Queries, RowScores, Values
@@ -79,3 +80,19 @@ def normaliser_gradients(grad: Tensor, out: Tensor, inverse: Tensor, of_numerato
     torch.mul(grad, inverse[..., None], out=of_numerator)
     product = torch.mul(of_numerator, out, out=memory.take("product", *out.shape))
     return product.sum(dim=-1).neg_()
+
+
+def parameters_of(query_map: FeatureMap, key_map: FeatureMap) -> tuple[Tensor, ...]:
+    """Every parameter of both maps once."""
+    return tuple(dict.fromkeys((*query_map.parameters(), *key_map.parameters())))
+
+
+def by_parameter(
+    query_map: FeatureMap, key_map: FeatureMap, totals: Sequence[Mapping[str, Tensor]]
+) -> list[Tensor | None]:
+    """Gradients in the order of `parameters_of`, from those of either map by name; tied maps add theirs up."""
+    found: dict[int, Tensor] = {}
+    for feature_map, mine in zip((query_map, key_map), totals, strict=True):
+        for name, p in feature_map.named_parameters():
+            found[id(p)] = found[id(p)] + mine[name] if id(p) in found else mine[name]
+    return [found[id(p)].to(p.dtype) if p.requires_grad else None for p in parameters_of(query_map, key_map)]

@@ -1,39 +1,27 @@
-"""The decoding step in C: equal to torch's in float64, safe where it cannot run, and built once."""
+"""The kernels in C are built once, with what the machine has; without a compiler torch runs instead."""
 
 import logging
-import math
 import shutil
 import subprocess
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
-from mimicry.attention import AttentionDims, LinearAttention, LinearState
-from mimicry.attention.cpu import compiled, decoding
+from mimicry.attention import AttentionDims, LinearAttention
+from mimicry.attention.cpu import compiled, decoding, hedgehog
 from mimicry.attention.feature_maps.hedgehog import HedgehogFeatureMap
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler here")
 
-# Widths that fill no vector register, maps of every form.
-SIZES = {"square": (4, 64, 64), "odd": (3, 5, 7), "wide values": (2, 16, 33)}
-FORMS = {
-    "plain": {},
-    "no bias": {"bias": False},
-    "one map": {"per_head": False},
-    "scaled": {"scale_inputs": True},
-    "wide": {"num_features": 24, "identity_init": False},
-}
 
-
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def _anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Nothing is compiled yet, nor afterwards."""
     monkeypatch.setenv("MIMICRY_CACHE", str(tmp_path))
-    caches = (compiled.library, decoding._function)
+    caches = (compiled.library, decoding._function, hedgehog._columns)
     for cached in caches:
         cached.cache_clear()
     yield
@@ -41,160 +29,62 @@ def _anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         cached.cache_clear()
 
 
-def layer(heads: int, width: int, **form: object) -> LinearAttention:
-    attn = LinearAttention(AttentionDims(heads, width, causal=True), partial(HedgehogFeatureMap, **form))
-    with torch.no_grad():
-        for parameter in attn.parameters():
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    return attn
+def outputs() -> tuple[Tensor, Tensor]:
+    """Of all tokens at once, and of the last one alone; and what they should be."""
+    attn = LinearAttention(AttentionDims(2, 64, causal=True), HedgehogFeatureMap, backend="chunked")
+    q, k, v = torch.randn(3, 2, 2, 9, 64) * 0.3
+    _, state = attn.resume(*(x[:, :, :8] for x in (q, k, v)))
+    last, _ = attn.resume(*(x[:, :, 8:] for x in (q, k, v)), state)
+    return torch.cat([attn(q, k, v), last], dim=2), torch.cat([attn.weights(q, k) @ v] * 2, dim=2)[:, :, [*range(9), 8]]
 
 
-def inputs(heads: int, width: int, value_width: int, tokens: int, batch: int = 3) -> tuple[Tensor, Tensor, Tensor]:
-    # As a host hands them over: views of (batch, tokens, heads, width).
-    q, k = torch.randn(2, batch, tokens, heads, width).transpose(2, 3)
-    return q, k, torch.randn(batch, tokens, heads, value_width).transpose(1, 2)
-
-
-def decoded(
-    attn: LinearAttention, rows: tuple[Tensor, ...], mask: Tensor, overwrite: bool
-) -> tuple[Tensor, LinearState]:
-    state, outputs = attn.absorb(*(x[:, :, :4] for x in rows[1:]), mask[:, :4]), []
-    for token in range(4, rows[0].shape[2]):
-        at = slice(token, token + 1)
-        out, state = attn.resume(*(x[:, :, at] for x in rows), state, mask[:, at], overwrite)
-        outputs.append(out)
-    return torch.cat(outputs, dim=2), state
-
-
-@needs_compiler
-@pytest.mark.parametrize("overwrite", [False, True], ids=["kept", "overwritten"])
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("size", SIZES)
-def test_tokens_equal_float64(size: str, form: str, overwrite: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    heads, width, value_width = SIZES[size]
-    attn, rows = layer(heads, width, **FORMS[form]), inputs(heads, width, value_width, 12)
-    mask = torch.rand(3, 12) > 0.3
-    ran = count_steps(monkeypatch)
-    out, state = decoded(attn, rows, mask, overwrite)
-    assert ran == [True] * 8
-    exact, sums = decoded(attn.double(), tuple(x.double() for x in rows), mask, overwrite=False)
-    assert len(ran) == 8
-    torch.testing.assert_close(out.double(), exact, rtol=0, atol=2e-6)
-    for mine, expected in ((state.kv, sums.kv), (state.k, sums.k)):
-        assert float((mine - expected).abs().max() / expected.abs().max()) < 1e-6
-
-
-def count_steps(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Of every call of the kernel from here on, whether it did the step."""
-    ran: list[bool] = []
-    original = decoding.step
-
-    def step(*args: object) -> object:
-        done = original(*args)
-        ran.append(done is not None)
-        return done
-
-    monkeypatch.setattr(decoding, "step", step)
-    return ran
-
-
-@needs_compiler
-@pytest.mark.parametrize("threads", [1, 2])
-def test_threads_share_a_large_state_and_leave_its_values_alone(threads: int) -> None:
-    before = torch.get_num_threads()
-    attn, rows = layer(8, 64), inputs(8, 64, 64, 6)
-    mask = torch.ones(3, 6, dtype=torch.bool)
-    assert attn.absorb(*rows[1:]).kv.numel() > 2 * decoding.PER_THREAD
-    exact, _ = decoded(layer_like(attn).double(), tuple(x.double() for x in rows), mask, overwrite=False)
-    try:
-        torch.set_num_threads(threads)
-        out, _ = decoded(attn, rows, mask, overwrite=True)
-    finally:
-        torch.set_num_threads(before)
-    torch.testing.assert_close(out.double(), exact, rtol=0, atol=2e-6)
-
-
-def layer_like(attn: LinearAttention) -> LinearAttention:
-    other = layer(attn.dims.num_heads, attn.dims.head_dim)
-    other.load_state_dict(attn.state_dict())
-    return other
-
-
-@needs_compiler
-def test_exponentials_are_right_to_the_last_digits_over_the_whole_range() -> None:
-    attn = LinearAttention(AttentionDims(1, 1, causal=True), HedgehogFeatureMap)
-    x = torch.linspace(-30, 30, 4001)[:, None, None, None]
-    zero = LinearState(torch.zeros(4001, 1, 2, 1), torch.zeros(4001, 1, 2), None, 0)
-    _, state = attn.resume(x, x, torch.ones_like(x), zero)
-    exact = torch.cat([x, -x], dim=-1)[:, :, 0].double().exp()
-    assert float((state.k / exact - 1).abs().max()) < 3e-7
-
-
-@needs_compiler
-@pytest.mark.parametrize("large", [40.0, math.nan], ids=str)
-@pytest.mark.parametrize("of", ["q", "k"])
-def test_exponents_out_of_range_leave_the_sums_alone_and_are_left_to_the_exact_path(
-    of: str, large: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    attn, rows = layer(2, 8), dict(zip("qkv", inputs(2, 8, 8, 6), strict=True))
-    rows[of][1, 0, 5, 3] = large
-    state = attn.absorb(rows["k"][:, :, :5], rows["v"][:, :, :5])
-    kept = state.kv.clone(), state.k.clone()
-    last = [x[:, :, 5:] for x in rows.values()]
-    assert decoding.step(attn.query_map, attn.key_map, 1e-30, *last, state, None, True) is None
-    assert torch.equal(state.kv, kept[0])
-    assert torch.equal(state.k, kept[1])
-    ran = count_steps(monkeypatch)
-    out, _ = attn.resume(*last, state)
-    assert ran == [False]
-    exact = (attn.weights(rows["q"], rows["k"]) @ rows["v"])[:, :, 5:]
-    torch.testing.assert_close(out, exact, rtol=0, atol=1e-5, equal_nan=True)
-
-
-@needs_compiler
-def test_what_stands_at_a_masked_token_enters_no_sum() -> None:
-    attn, (q, k, v) = layer(2, 8), inputs(2, 8, 8, 1)
-    v[0] = math.nan
-    mask = torch.tensor([[False], [True], [True]])
-    out, state = attn.resume(q, k, v, key_mask=mask)
-    assert state.kv.isfinite().all()
-    assert torch.equal(out[0], torch.zeros_like(out[0]))
-
-
-@pytest.mark.usefixtures("_anew")
-@pytest.mark.parametrize(("compiler", "reason"), [("no-such-compiler", "set CC"), ("false", "not compiled")])
-def test_without_a_compiler_torch_runs_the_step_and_that_is_said_once(
+@pytest.mark.parametrize(("compiler", "reason"), [("no-such-compiler", "CC names one"), ("false", "not compiled")])
+def test_without_a_compiler_torch_runs_and_that_is_said_once(
     compiler: str, reason: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("CC", compiler)
-    attn, rows = layer(2, 8), inputs(2, 8, 8, 8)
-    ran = count_steps(monkeypatch)
-    with caplog.at_level(logging.INFO):
-        out, _ = decoded(attn, rows, torch.ones(3, 8, dtype=torch.bool), overwrite=False)
-    assert ran == []
-    assert [reason in message for message in caplog.messages if "decoding" in message] == [True]
-    torch.testing.assert_close(out, (attn.weights(*rows[:2]) @ rows[2])[:, :, 4:], rtol=0, atol=1e-5)
+    with caplog.at_level(logging.INFO, logger=compiled.__name__):
+        actual, expected = outputs()
+    assert compiled.library() is None
+    assert [reason in message for message in caplog.messages if message.startswith("attention on CPUs")] == [True]
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
 
 
 @needs_compiler
-@pytest.mark.usefixtures("_anew")
-def test_a_library_is_compiled_once_and_then_taken_from_the_cache(
+def test_the_library_is_built_once_and_then_taken_from_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert compiled.library("decoding") is not None
+    assert compiled.library() is not None
     (found,) = (tmp_path / "compiled").iterdir()
     assert found.suffix == ".so"
     compiled.library.cache_clear()
     monkeypatch.setattr(subprocess, "run", lambda *args, **options: pytest.fail("compiled again"))
-    assert compiled.library("decoding") is not None
+    assert compiled.library() is not None
 
 
 @needs_compiler
-@pytest.mark.usefixtures("_anew")
-def test_a_compiler_without_openmp_builds_for_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_other_sources_are_another_library(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(compiled.FOLDER, copy)
+    first = compiled.built("cc")
+    monkeypatch.setattr(compiled, "FOLDER", copy)
+    assert compiled.built("cc") == first
+    with (copy / "maps.h").open("a") as header:
+        header.write("/* changed */\n")
+    assert compiled.built("cc") != first
+
+
+@needs_compiler
+def test_a_compiler_without_openmp_builds_for_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled, "THREADS", ("-fno-such-flag",))
-    attn, rows = layer(2, 8), inputs(2, 8, 8, 8)
-    ran = count_steps(monkeypatch)
-    out, _ = decoded(attn, rows, torch.ones(3, 8, dtype=torch.bool), overwrite=False)
-    assert ran == [True] * 4
-    torch.testing.assert_close(out, (attn.weights(*rows[:2]) @ rows[2])[:, :, 4:], rtol=0, atol=1e-5)
+    assert compiled.library() is not None
+    actual, expected = outputs()
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-5)
+
+
+@needs_compiler
+def test_warnings_of_the_compiler_are_none(tmp_path: Path) -> None:
+    sources = [str(file) for file in sorted(compiled.FOLDER.glob("*.c"))]
+    # Each file uses some of the headers' functions.
+    strict = ("-Wall", "-Wextra", "-Wno-unused-function", "-Werror", "-fopenmp", "-shared", "-fPIC", "-O1")
+    subprocess.run(["cc", *strict, "-o", str(tmp_path / "strict.so"), *sources], check=True)

@@ -14,6 +14,7 @@ from mimicry.assets import cache_root
 
 log = logging.getLogger(__name__)
 
+FOLDER = Path(__file__).parent
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-fno-trapping-math", "-fPIC", "-shared")
 # OpenMP's threads are those of torch, which has loaded the same library; without it there is one thread.
 THREADS = ("-fopenmp",)
@@ -21,52 +22,50 @@ TIMEOUT_S = 60
 
 
 @functools.cache
-def library(name: str) -> ctypes.CDLL | None:
-    """The functions of `name`.c; None where they cannot be built, which is said once.
+def library() -> ctypes.CDLL | None:
+    """The functions of this folder's C files; None where they cannot be built, which is said once.
 
     The compiler is `cc`, or what the environment variable CC names.
     """
-    source = Path(__file__).with_name(f"{name}.c")
     compiler = shutil.which(os.environ.get("CC", "cc"))
     if compiler is None:
-        log.info("%s: no C compiler (set CC to name one), so torch's own operations run instead", name)
+        log.info("attention on CPUs: no C compiler (CC names one), so torch's own operations run instead")
         return None
     try:
-        return ctypes.CDLL(str(built(source, compiler)))
+        return ctypes.CDLL(str(built(compiler)))
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error)
-        log.info("%s: not compiled, so torch's own operations run instead (%s)", name, said.strip().splitlines()[-1])
+        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        log.info("attention on CPUs: not compiled, so torch's own operations run instead (%s)", said[-1:])
         return None
 
 
-def built(source: Path, compiler: str) -> Path:
-    """The shared library of a C file, from the cache where the same was built on such a machine before.
+def built(compiler: str) -> Path:
+    """The shared library, from the cache where the same was built on such a machine before.
 
     Raises:
         OSError: if the compiler or the cache cannot be used.
         subprocess.SubprocessError: if the compiler fails, or takes longer than a minute.
     """
-    text = source.read_bytes()
+    files = sorted(FOLDER.glob("*.[ch]"))
     # A home folder may be shared by machines whose processors differ.
-    made_of = (text, compiler, FLAGS, platform.system(), platform.machine(), _processor())
-    key = hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]
-    target = cache_root() / "compiled" / f"{source.stem}-{key}.so"
+    made_of = (*(file.read_bytes() for file in files), compiler, FLAGS, platform.platform(), _processor())
+    target = cache_root() / "compiled" / f"attention-{hashlib.sha256(repr(made_of).encode()).hexdigest()[:16]}.so"
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         partial = target.with_suffix(f".{os.getpid()}")
         try:
-            _compile(compiler, source, partial)
+            _compile(compiler, [str(file) for file in files if file.suffix == ".c"], str(partial))
             partial.replace(target)
         finally:
             partial.unlink(missing_ok=True)
     return target
 
 
-def _compile(compiler: str, source: Path, target: Path) -> None:
+def _compile(compiler: str, sources: list[str], target: str) -> None:
     try:
-        _call(compiler, *FLAGS, *THREADS, "-o", str(target), str(source), "-lm")
+        _call(compiler, *FLAGS, *THREADS, "-o", target, *sources, "-lm")
     except subprocess.CalledProcessError:
-        _call(compiler, *FLAGS, "-o", str(target), str(source), "-lm")
+        _call(compiler, *FLAGS, "-o", target, *sources, "-lm")
 
 
 def _call(*command: str) -> None:

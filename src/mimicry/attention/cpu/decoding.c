@@ -2,28 +2,7 @@
 
    phi(x) = [exp(u), exp(-u)], u = W x + b;  S += phi(k) v^T;  s += phi(k);  y = phi(q)^T S / max(phi(q)^T s, eps). */
 
-#include <math.h>
-#include <stddef.h>
-
-/* Within 2 units in the last place for |x| <= 80: x = n ln 2 + r, |r| <= ln 2 / 2, and a polynomial in r (its
-   coefficients are those of the Taylor series, moved towards the least largest error). Compilers vectorise it. */
-static inline float exponential(float x)
-{
-    float n = rintf(x * 1.44269504089f);
-    float r = fmaf(n, -0.693359375f, x);
-    float p = 1.9875691500e-4f;
-    union { int bits; float value; } power;
-
-    r = fmaf(n, 2.12194440e-4f, r);
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    power.bits = ((int)n + 127) << 23;
-    return p * power.value;
-}
+#include "vectors.h"
 
 /* phi of one head's vector x; whether some |u| exceeds `limit` or is not a number. */
 static int features(const float *x, const float *weight, const float *bias, float scale, int width, int count,
@@ -33,20 +12,21 @@ static int features(const float *x, const float *weight, const float *bias, floa
 
     for (int f = 0; f < count; f++) {
         const float *row = weight + (size_t)f * width;
-        float u = 0.0f;
-        #pragma omp simd reduction(+ : u)
-        for (int d = 0; d < width; d++)
-            u += row[d] * x[d];
-        phi[f] = u * scale + (bias ? bias[f] : 0.0f);
+        phi[f] = dot(row, x, width) * scale + (bias ? bias[f] : 0.0f);
     }
     for (int f = 0; f < count; f++)
         beyond |= !(fabsf(phi[f]) <= limit);
     if (beyond)
         return 1;
-    for (int f = 0; f < count; f++) {
-        phi[f] = exponential(phi[f]);
-        phi[count + f] = 1.0f / phi[f];
+    for (int f = 0; f < count; f += LANES) {
+        float some[LANES] = {0};
+        int many = least(LANES, count - f);
+        memcpy(some, phi + f, many * sizeof(float));
+        store(some, exponential(load(some)));
+        memcpy(phi + f, some, many * sizeof(float));
     }
+    for (int f = 0; f < count; f++)
+        phi[count + f] = 1.0f / phi[f];
     return 0;
 }
 
@@ -54,14 +34,11 @@ static int features(const float *x, const float *weight, const float *bias, floa
 static void attend(const float *phi_q, const float *phi_k, const float *value, const float *kv, const float *sums,
                    float *next_kv, float *next_sums, float *y, int count, int width, float eps)
 {
-    float total = 0.0f;
+    float total;
 
-    #pragma omp simd reduction(+ : total)
-    for (int f = 0; f < count; f++) {
-        float sum = sums[f] + (value ? phi_k[f] : 0.0f);
-        next_sums[f] = sum;
-        total += phi_q[f] * sum;
-    }
+    for (int f = 0; f < count; f++)
+        next_sums[f] = sums[f] + (value ? phi_k[f] : 0.0f);
+    total = dot(phi_q, next_sums, count);
     for (int c = 0; c < width; c++)
         y[c] = 0.0f;
     for (int f = 0; f < count; f++) {

@@ -3,6 +3,7 @@
 import ctypes
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,12 +25,12 @@ Strides = ctypes.c_ssize_t * 6
 @functools.cache
 def _function() -> Callable[..., int] | None:
     """`hedgehog_token` of decoding.c, where it could be compiled."""
-    found = library("decoding")
+    found = library()
     if found is None:
         return None
     function = found.hedgehog_token
-    numbers = (*[ctypes.c_int] * SIZES, *[ctypes.c_float] * NUMBERS, ctypes.c_int)
-    function.argtypes = [*[ctypes.c_void_p] * POINTERS, *numbers]
+    kinds: dict[Any, int] = {ctypes.c_void_p: POINTERS, ctypes.c_int: SIZES, ctypes.c_float: NUMBERS}
+    function.argtypes = [kind for kind, many in kinds.items() for _ in range(many)] + [ctypes.c_int]
     function.restype = ctypes.c_int
     return function
 
