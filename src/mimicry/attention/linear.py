@@ -42,7 +42,8 @@ class LinearAttention(Attention):
         feature_map: builds one map from `dims`; keys get their own copy of what it builds.
         tie_maps: use one and the same map for queries and keys (an ablation).
         eps: floor of the normaliser, > 0; far below what any row with a visible key sums to.
-        backend: which form `forward` runs; "auto" takes the cheapest for lengths and device. The choice is logged.
+        backend: which form `forward` runs; "auto" takes the cheapest for lengths and device. The choice is logged. On
+            CPUs Hedgehog's "chunked" form and decoding run in C where a compiler is found (CC names one).
 
     Raises:
         ValueError: if eps is not positive, or the backend is unknown or not available.
