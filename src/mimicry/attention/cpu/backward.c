@@ -124,6 +124,7 @@ void hedgehog_read_backward(const Problem *p, const Gradients *g, const float *k
                             float *of_sums)
 {
     int f = 2 * p->features, width = p->value_width;
+    Map *maps = maps_of(p, p->query_weight, p->query_bias);
 
     #pragma omp parallel num_threads(p->threads)
     {
@@ -134,29 +135,29 @@ void hedgehog_read_backward(const Problem *p, const Gradients *g, const float *k
             int b = item / p->heads, h = item % p->heads;
             const float *q = p->q + b * p->q_strides[0] + h * p->q_strides[1], *total = sums + (size_t)item * f;
             size_t state = (size_t)item * f * width;
-            Map map = map_of(p, p->query_weight, p->query_bias, h);
             transpose(f, width, kv + state, width, turned, f);
             for (int at = 0; at < p->queries; at += CHUNK) {
                 int tokens = least(CHUNK, p->queries - at);
                 const float *x = q + at * p->q_strides[2];
-                features_of(&map, p, x, p->q_strides[2], tokens, phi);
+                features_of(&maps[h], p, x, p->q_strides[2], tokens, phi);
                 of_rows(p, g, item, at, tokens, n, m);
                 take_in(p, phi, n, m, tokens, of_kv + state, of_sums + (size_t)item * f);
                 start_rows(m, total, tokens, f, of_phi);
                 product(tokens, f, width, n, width, 1, turned, f, of_phi, f, 1);
-                pull_queries(p, g, &map, x, phi, of_phi, item, at, tokens);
+                pull_queries(p, g, &maps[h], x, phi, of_phi, item, at, tokens);
             }
             scale_weights(p, g->query_weight, item);
-            release(map);
         }
         free(phi), free(of_phi), free(n), free(m), free(turned);
     }
+    release(p, maps);
 }
 
 /* Bidirectional: gradients of keys and values, from those of the state. */
 void hedgehog_sum_keys_backward(const Problem *p, const Gradients *g, const float *of_kv, const float *of_sums)
 {
     int f = 2 * p->features, width = p->value_width;
+    Map *maps = maps_of(p, p->key_weight, p->key_bias);
 
     #pragma omp parallel num_threads(p->threads)
     {
@@ -168,24 +169,23 @@ void hedgehog_sum_keys_backward(const Problem *p, const Gradients *g, const floa
             const float *k = p->k + b * p->k_strides[0] + h * p->k_strides[1];
             const float *v = p->v + b * p->v_strides[0] + h * p->v_strides[1];
             const float *state = of_kv + (size_t)item * f * width, *total = of_sums + (size_t)item * f;
-            Map map = map_of(p, p->key_weight, p->key_bias, h);
             for (int at = 0; at < p->keys; at += CHUNK) {
                 int tokens = least(CHUNK, p->keys - at);
                 const unsigned char *mask = p->mask ? p->mask + (size_t)b * p->keys + at : 0;
                 const float *x = k + at * p->k_strides[2];
-                features_across(&map, p, x, p->k_strides[2], tokens, phi, turned);
+                features_across(&maps[h], p, x, p->k_strides[2], tokens, phi, turned);
                 hide(mask, tokens, f, phi, 1, CHUNK);
                 values_across(p, v + at * p->v_strides[2], tokens, values);
                 product(tokens, width, f, phi, 1, CHUNK, state, width, g->v + ((size_t)item * p->keys + at) * width,
                         width, 0);
                 start_across(p, state, total, values, of_phi);
-                pull_keys(p, g, &map, x, phi, of_phi, item, at, tokens);
+                pull_keys(p, g, &maps[h], x, phi, of_phi, item, at, tokens);
             }
             scale_weights(p, g->key_weight, item);
-            release(map);
         }
         free(phi), free(of_phi), free(turned), free(values);
     }
+    release(p, maps);
 }
 
 /* n_i . v_j + m_i of all pairs of a chunk, (CHUNK, CHUNK), 0 where key j is after query i. */
@@ -218,6 +218,7 @@ static void scores_of(const float *phi_q, const float *phi_k, int f, int tokens,
 void hedgehog_causal_queries_backward(const Problem *p, const Gradients *g)
 {
     int f = 2 * p->features, width = p->value_width;
+    Map *of_query = maps_of(p, p->query_weight, p->query_bias), *of_key = maps_of(p, p->key_weight, p->key_bias);
 
     #pragma omp parallel num_threads(p->threads)
     {
@@ -231,8 +232,6 @@ void hedgehog_causal_queries_backward(const Problem *p, const Gradients *g)
             const float *q = p->q + b * p->q_strides[0] + h * p->q_strides[1];
             const float *k = p->k + b * p->k_strides[0] + h * p->k_strides[1];
             const float *v = p->v + b * p->v_strides[0] + h * p->v_strides[1];
-            Map of_query = map_of(p, p->query_weight, p->query_bias, h);
-            Map of_key = map_of(p, p->key_weight, p->key_bias, h);
             /* The state transposed, (value_width, 2 features). */
             memset(turned, 0, (size_t)f * width * sizeof(float));
             memset(sums, 0, f * sizeof(float));
@@ -240,8 +239,8 @@ void hedgehog_causal_queries_backward(const Problem *p, const Gradients *g)
                 int tokens = least(CHUNK, p->keys - at);
                 const unsigned char *mask = p->mask ? p->mask + (size_t)b * p->keys + at : 0;
                 const float *x = q + at * p->q_strides[2], *y = v + at * p->v_strides[2];
-                features_of(&of_query, p, x, p->q_strides[2], tokens, phi_q);
-                features_of(&of_key, p, k + at * p->k_strides[2], p->k_strides[2], tokens, phi_k);
+                features_of(&of_query[h], p, x, p->q_strides[2], tokens, phi_q);
+                features_of(&of_key[h], p, k + at * p->k_strides[2], p->k_strides[2], tokens, phi_k);
                 hide(mask, tokens, f, phi_k, f, 1);
                 of_rows(p, g, item, at, tokens, n, m);
                 values_across(p, y, tokens, values);
@@ -253,24 +252,23 @@ void hedgehog_causal_queries_backward(const Problem *p, const Gradients *g)
                     product(rows, f, first + rows, pairs + first * CHUNK, CHUNK, 1, phi_k, f,
                             of_phi + (size_t)first * f, f, 1);
                 }
-                pull_queries(p, g, &of_query, x, phi_q, of_phi, item, at, tokens);
+                pull_queries(p, g, &of_query[h], x, phi_q, of_phi, item, at, tokens);
                 product(width, f, tokens, y, 1, p->v_strides[2], phi_k, f, turned, f, 1);
-                for (int t = 0; t < tokens; t++)
-                    for (int i = 0; i < f; i++)
-                        sums[i] += phi_k[(size_t)t * f + i];
+                add_rows(tokens, f, phi_k, sums);
             }
             scale_weights(p, g->query_weight, item);
-            release(of_query);
-            release(of_key);
         }
         free(phi_q), free(phi_k), free(of_phi), free(pairs), free(m), free(n), free(values), free(turned), free(sums);
     }
+    release(p, of_query);
+    release(p, of_key);
 }
 
 /* Causal: gradients of keys and values, from the last chunk on with the gradients of the state after it. */
 void hedgehog_causal_keys_backward(const Problem *p, const Gradients *g)
 {
     int f = 2 * p->features, width = p->value_width;
+    Map *of_query = maps_of(p, p->query_weight, p->query_bias), *of_key = maps_of(p, p->key_weight, p->key_bias);
 
     #pragma omp parallel num_threads(p->threads)
     {
@@ -284,8 +282,6 @@ void hedgehog_causal_keys_backward(const Problem *p, const Gradients *g)
             const float *q = p->q + b * p->q_strides[0] + h * p->q_strides[1];
             const float *k = p->k + b * p->k_strides[0] + h * p->k_strides[1];
             const float *v = p->v + b * p->v_strides[0] + h * p->v_strides[1];
-            Map of_query = map_of(p, p->query_weight, p->query_bias, h);
-            Map of_key = map_of(p, p->key_weight, p->key_bias, h);
             memset(of_kv, 0, (size_t)f * width * sizeof(float));
             memset(of_sums, 0, f * sizeof(float));
             for (int at = (p->keys - 1) / CHUNK * CHUNK; at >= 0; at -= CHUNK) {
@@ -293,8 +289,8 @@ void hedgehog_causal_keys_backward(const Problem *p, const Gradients *g)
                 const unsigned char *mask = p->mask ? p->mask + (size_t)b * p->keys + at : 0;
                 const float *x = k + at * p->k_strides[2];
                 float *of_v = g->v + ((size_t)item * p->keys + at) * width;
-                features_of(&of_query, p, q + at * p->q_strides[2], p->q_strides[2], tokens, phi_q);
-                features_across(&of_key, p, x, p->k_strides[2], tokens, phi_k, turned);
+                features_of(&of_query[h], p, q + at * p->q_strides[2], p->q_strides[2], tokens, phi_q);
+                features_across(&of_key[h], p, x, p->k_strides[2], tokens, phi_k, turned);
                 hide(mask, tokens, f, phi_k, 1, CHUNK);
                 of_rows(p, g, item, at, tokens, n, m);
 
@@ -310,14 +306,14 @@ void hedgehog_causal_keys_backward(const Problem *p, const Gradients *g)
                 for (int first = 0; first < tokens; first += COLUMNS)
                     product(f, COLUMNS, tokens - first, phi_q + (size_t)first * f, 1, f, pairs + first * CHUNK + first,
                             CHUNK, of_phi + first, CHUNK, 1);
-                pull_keys(p, g, &of_key, x, phi_k, of_phi, item, at, tokens);
+                pull_keys(p, g, &of_key[h], x, phi_k, of_phi, item, at, tokens);
                 take_in(p, phi_q, n, m, tokens, of_kv, of_sums);
             }
             scale_weights(p, g->key_weight, item);
-            release(of_query);
-            release(of_key);
         }
         free(phi_q), free(phi_k), free(of_phi), free(pairs), free(m), free(n), free(values), free(turned), free(of_kv);
         free(of_sums);
     }
+    release(p, of_query);
+    release(p, of_key);
 }

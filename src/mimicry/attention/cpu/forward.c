@@ -30,30 +30,31 @@ static void take_in(const Problem *p, const float *phi, const float *v, int toke
    Returns 1 if exponents leave the range in which plain exponentials serve. */
 int hedgehog_sum_keys(const Problem *p, float *kv, float *sums)
 {
-    int f = 2 * p->features, beyond = 0;
+    int f = 2 * p->features, width = p->value_width, beyond = 0;
+    Map *maps = maps_of(p, p->key_weight, p->key_bias);
 
     #pragma omp parallel num_threads(p->threads) reduction(| : beyond)
     {
-        float *phi = floats((size_t)f * CHUNK), *turned = floats((size_t)p->width * CHUNK);
+        float *phi = floats((size_t)f * CHUNK);
         #pragma omp for
         for (int item = 0; item < p->batch * p->heads; item++) {
             int b = item / p->heads, h = item % p->heads;
             const float *k = p->k + b * p->k_strides[0] + h * p->k_strides[1];
             const float *v = p->v + b * p->v_strides[0] + h * p->v_strides[1];
-            Map map = map_of(p, p->key_weight, p->key_bias, h);
+            float *total = sums + (size_t)item * f;
             for (int at = 0; at < p->keys && !beyond; at += CHUNK) {
                 int tokens = least(CHUNK, p->keys - at);
                 const unsigned char *mask = p->mask ? p->mask + (size_t)b * p->keys + at : 0;
-                beyond |= features_across(&map, p, k + at * p->k_strides[2], p->k_strides[2], tokens, phi, turned);
-                hide(mask, tokens, f, phi, 1, CHUNK);
-                take_in(p, phi, v + at * p->v_strides[2], tokens, kv + (size_t)item * f * p->value_width,
-                        sums + (size_t)item * f);
+                beyond |= features_of(&maps[h], p, k + at * p->k_strides[2], p->k_strides[2], tokens, phi);
+                hide(mask, tokens, f, phi, f, 1);
+                product(f, width, tokens, phi, 1, f, v + at * p->v_strides[2], p->v_strides[2],
+                        kv + (size_t)item * f * width, width, 1);
+                add_rows(tokens, f, phi, total);
             }
-            release(map);
         }
         free(phi);
-        free(turned);
     }
+    release(p, maps);
     return beyond;
 }
 
@@ -61,6 +62,7 @@ int hedgehog_sum_keys(const Problem *p, float *kv, float *sums)
 int hedgehog_read(const Problem *p, const float *kv, const float *sums, float *y, float *inverse)
 {
     int f = 2 * p->features, width = p->value_width, beyond = 0;
+    Map *maps = maps_of(p, p->query_weight, p->query_bias);
 
     #pragma omp parallel num_threads(p->threads) reduction(| : beyond)
     {
@@ -70,20 +72,19 @@ int hedgehog_read(const Problem *p, const float *kv, const float *sums, float *y
             int b = item / p->heads, h = item % p->heads;
             const float *q = p->q + b * p->q_strides[0] + h * p->q_strides[1];
             const float *state = kv + (size_t)item * f * width, *total = sums + (size_t)item * f;
-            Map map = map_of(p, p->query_weight, p->query_bias, h);
             for (int at = 0; at < p->queries && !beyond; at += CHUNK) {
                 int tokens = least(CHUNK, p->queries - at);
                 size_t first = (size_t)item * p->queries + at;
-                beyond |= features_of(&map, p, q + at * p->q_strides[2], p->q_strides[2], tokens, phi);
+                beyond |= features_of(&maps[h], p, q + at * p->q_strides[2], p->q_strides[2], tokens, phi);
                 product(tokens, width, f, phi, f, 1, state, width, y + first * width, width, 0);
                 for (int t = 0; t < tokens; t++)
                     normalise(y + (first + t) * width, width, dot(phi + (size_t)t * f, total, f), p->eps,
                               inverse + first + t);
             }
-            release(map);
         }
         free(phi);
     }
+    release(p, maps);
     return beyond;
 }
 
@@ -94,6 +95,7 @@ static void attend(const Problem *p, const float *phi_q, const float *phi_k, con
 {
     int f = 2 * p->features, width = p->value_width;
 
+    product(tokens, width, f, phi_q, f, 1, kv, width, y, width, 0);
     for (int first = 0; first < tokens; first += ROWS) {
         int rows = least(ROWS, tokens - first), seen = first + rows;
         int columns = (seen + COLUMNS - 1) / COLUMNS * COLUMNS;
@@ -101,8 +103,7 @@ static void attend(const Problem *p, const float *phi_q, const float *phi_k, con
         product(rows, columns, f, mine, f, 1, phi_k, CHUNK, scores, CHUNK, 0);
         for (int t = 0; t < rows; t++)
             memset(scores + t * CHUNK + first + t + 1, 0, (columns - first - t - 1) * sizeof(float));
-        product(rows, width, seen, scores, CHUNK, 1, v, p->v_strides[2], y + (size_t)first * width, width, 0);
-        product(rows, width, f, mine, f, 1, kv, width, y + (size_t)first * width, width, 1);
+        product(rows, width, seen, scores, CHUNK, 1, v, p->v_strides[2], y + (size_t)first * width, width, 1);
         for (int t = 0; t < rows; t++) {
             vec inside = {0};
             for (int j = 0; j < columns; j += LANES)
@@ -117,6 +118,7 @@ static void attend(const Problem *p, const float *phi_q, const float *phi_k, con
 int hedgehog_causal(const Problem *p, float *kv, float *sums, float *y, float *inverse)
 {
     int f = 2 * p->features, width = p->value_width, beyond = 0;
+    Map *of_query = maps_of(p, p->query_weight, p->query_bias), *of_key = maps_of(p, p->key_weight, p->key_bias);
 
     #pragma omp parallel num_threads(p->threads) reduction(| : beyond)
     {
@@ -129,27 +131,25 @@ int hedgehog_causal(const Problem *p, float *kv, float *sums, float *y, float *i
             const float *k = p->k + b * p->k_strides[0] + h * p->k_strides[1];
             const float *v = p->v + b * p->v_strides[0] + h * p->v_strides[1];
             float *state = kv + (size_t)item * f * width, *total = sums + (size_t)item * f;
-            Map of_query = map_of(p, p->query_weight, p->query_bias, h);
-            Map of_key = map_of(p, p->key_weight, p->key_bias, h);
             for (int at = 0; at < p->keys && !beyond; at += CHUNK) {
                 int tokens = least(CHUNK, p->keys - at);
                 size_t first = (size_t)item * p->queries + at;
                 const unsigned char *mask = p->mask ? p->mask + (size_t)b * p->keys + at : 0;
                 const float *values = v + at * p->v_strides[2];
-                beyond |= features_of(&of_query, p, q + at * p->q_strides[2], p->q_strides[2], tokens, phi_q);
-                beyond |= features_across(&of_key, p, k + at * p->k_strides[2], p->k_strides[2], tokens, phi_k, turned);
+                beyond |= features_of(&of_query[h], p, q + at * p->q_strides[2], p->q_strides[2], tokens, phi_q);
+                beyond |= features_across(&of_key[h], p, k + at * p->k_strides[2], p->k_strides[2], tokens, phi_k, turned);
                 hide(mask, tokens, f, phi_k, 1, CHUNK);
                 attend(p, phi_q, phi_k, values, state, total, tokens, scores, y + first * width, inverse + first);
                 take_in(p, phi_k, values, tokens, state, total);
             }
-            release(of_query);
-            release(of_key);
         }
         free(phi_q);
         free(phi_k);
         free(turned);
         free(scores);
     }
+    release(p, of_query);
+    release(p, of_key);
     return beyond;
 }
 

@@ -22,25 +22,30 @@ typedef struct {
     float *weight, *transposed, *bias;
 } Map;
 
-static Map map_of(const Problem *p, const float *weight, const float *bias, int head)
+/* The maps of all heads, which `release` frees; threads share them. */
+static Map *maps_of(const Problem *p, const float *weight, const float *bias)
 {
     int f = p->features, d = p->width;
-    size_t row = p->shared ? 0 : (size_t)head * f;
-    Map map = {floats((size_t)f * d), floats((size_t)f * d), floats(f)};
+    size_t size = (size_t)f * d;
+    Map *maps = malloc(p->heads * sizeof(Map));
 
-    for (size_t i = 0; i < (size_t)f * d; i++)
-        map.weight[i] = p->scale * weight[row * d + i];
-    transpose(f, d, map.weight, d, map.transposed, f);
-    for (int i = 0; i < f; i++)
-        map.bias[i] = bias ? bias[row + i] : 0.0f;
-    return map;
+    for (int h = 0; h < p->heads; h++) {
+        size_t row = p->shared ? 0 : (size_t)h * f;
+        maps[h] = (Map){floats(size), floats(size), floats(f)};
+        for (size_t i = 0; i < size; i++)
+            maps[h].weight[i] = p->scale * weight[row * d + i];
+        transpose(f, d, maps[h].weight, d, maps[h].transposed, f);
+        for (int i = 0; i < f; i++)
+            maps[h].bias[i] = bias ? bias[row + i] : 0.0f;
+    }
+    return maps;
 }
 
-static void release(Map map)
+static void release(const Problem *p, Map *maps)
 {
-    free(map.weight);
-    free(map.transposed);
-    free(map.bias);
+    for (int h = 0; h < p->heads; h++)
+        free(maps[h].weight), free(maps[h].transposed), free(maps[h].bias);
+    free(maps);
 }
 
 /* Turns u into exp(u) and writes exp(-u), n elements each; whether some |u| exceeds `limit` or is not a number. */
@@ -99,6 +104,14 @@ static void hide(const unsigned char *mask, int tokens, int features, float *phi
     for (int t = 0; mask && t < tokens; t++)
         for (int i = 0; !mask[t] && i < features; i++)
             phi[t * of_token + i * of_feature] = 0.0f;
+}
+
+/* Adds the features of all tokens, rows of phi, to their sums. */
+static void add_rows(int tokens, int features, const float *phi, float *sums)
+{
+    for (int t = 0; t < tokens; t++)
+        for (int i = 0; i < features; i++)
+            sums[i] += phi[(size_t)t * features + i];
 }
 
 #endif
