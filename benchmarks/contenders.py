@@ -85,7 +85,7 @@ def step_of(contender: str, cell: Cell) -> Step | None:
 
 
 def flops(contender: str, cell: Cell) -> float | None:
-    """Floating-point operations of the matrix products of a step, causal ones in chunks of 64 tokens; None for peers."""
+    """Floating-point operations of a step's matrix products, causal ones in chunks of 64 tokens; None for peers."""
     rows = cell.batch * cell.heads * cell.tokens
     if cell.mode not in ("forward", "train"):
         return None
