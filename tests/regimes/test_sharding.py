@@ -1,5 +1,6 @@
 """`trainer=fsdp` from the command line: the numbers of an ordinary run, also after an interruption."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,10 +18,13 @@ SHARDED = ("trainer=fsdp", "trainer.devices=1", "trainer.accelerator=cpu")
 
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
-    """One process shares with nobody, but has met itself: tests after this one find it as before."""
+    """One process shares with nobody, but has met itself, at an address: tests after this one find things as before."""
+    before = dict(os.environ)
     yield
     if have_met():
         torch.distributed.destroy_process_group()
+    os.environ.clear()
+    os.environ.update(before)
 
 
 def run(monkeypatch: pytest.MonkeyPatch, results: Path, *arguments: str) -> RunRecord:
@@ -29,7 +33,7 @@ def run(monkeypatch: pytest.MonkeyPatch, results: Path, *arguments: str) -> RunR
     return read_record(path)
 
 
-@pytest.mark.parametrize("trained", ["lora", "full"])
+@pytest.mark.parametrize("trained", ["lora", pytest.param("full", marks=pytest.mark.slow)])
 def test_a_sharded_run_has_the_numbers_of_an_ordinary_one_even_if_it_is_interrupted(
     trained: str, language_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
