@@ -17,6 +17,9 @@ from mimicry.reporting.tables import GAP, number
 # The last names of options say enough in a label; these need the one before as well.
 AMBIGUOUS = frozenset({"epochs", "learning_rate", "batch_size", "max_rows", "name"})
 
+# The fingerprint of data stands for their folder; a full analysis measures more than a summary, and nothing otherwise.
+WITHOUT_EFFECT = {"task": ("root",), "maps_corpus": ("root",), "analysis": ("full",)}
+
 
 def finished(records: Sequence[RunRecord]) -> list[RunRecord]:
     return [record for record in records if record.status == "finished"]
@@ -86,9 +89,9 @@ def interval_cell(of: Interval, decimals: int, scale: float = 1.0) -> str:
 
 
 def _without(config: Mapping[str, Any], parts: Collection[str]) -> dict[str, Any]:
-    """The config without these parts, and without the folder of the data, which their fingerprint stands for."""
+    """The config without these parts, and without what `WITHOUT_EFFECT` names in others."""
     return {
-        key: _without(value, ("root",)) if key in ("task", "maps_corpus") and isinstance(value, Mapping) else value
+        key: _without(value, WITHOUT_EFFECT[key]) if key in WITHOUT_EFFECT and isinstance(value, Mapping) else value
         for key, value in config.items()
         if key not in parts
     }

@@ -86,6 +86,12 @@ def test_where_the_data_lay_makes_no_rows_of_its_own(make_record: MakeRecord) ->
     assert cells(comparison_sheet(records).markdown(), "hedgehog")[1] == "2"
 
 
+def test_a_full_analysis_makes_no_rows_of_its_own(make_record: MakeRecord) -> None:
+    analyses = ({"rows": 9}, {"rows": 9, "full": {"queries": 2}})
+    records = [make_record(seed=seed, config={"analysis": analysis}) for seed, analysis in enumerate(analyses)]
+    assert cells(comparison_sheet(records).markdown(), "hedgehog")[1] == "2"
+
+
 def test_where_no_setting_is_the_usual_one_all_are_named(make_record: MakeRecord) -> None:
     lines = comparison_sheet([make_record(config={"epochs": epochs}) for epochs in (0, 4)]).lines
     assert [line[0] for line in lines[1:]] == ["hedgehog (epochs=0)", "hedgehog (epochs=4)"]
