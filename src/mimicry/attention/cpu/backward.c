@@ -20,11 +20,11 @@ typedef struct {
 /* n (tokens, value_width) and m (tokens) of a chunk of queries, the first of them at `at` in (batch, heads) `item`. */
 static void of_rows(const Problem *p, const Gradients *g, int item, int at, int tokens, float *n, float *m)
 {
-    int width = p->value_width, b = item / p->heads, h = item % p->heads;
+    int width = p->value_width;
 
     for (int t = 0; t < tokens; t++) {
         size_t row = (size_t)item * p->queries + at + t;
-        const float *grad = g->grad + b * g->strides[0] + h * g->strides[1] + (at + t) * g->strides[2];
+        const float *grad = rows_of(p, g->grad, g->strides, item) + (at + t) * g->strides[2];
         float *mine = n + (size_t)t * width;
         for (int c = 0; c < width; c++)
             mine[c] = grad[c] * g->inverse[row];
@@ -132,8 +132,8 @@ void hedgehog_read_backward(const Problem *p, const Gradients *g, const float *k
         float *n = floats((size_t)width * CHUNK), *m = floats(CHUNK), *turned = floats((size_t)f * width);
         #pragma omp for
         for (int item = 0; item < p->batch * p->heads; item++) {
-            int b = item / p->heads, h = item % p->heads;
-            const float *q = p->q + b * p->q_strides[0] + h * p->q_strides[1], *total = sums + (size_t)item * f;
+            int h = item % p->heads;
+            const float *q = rows_of(p, p->q, p->q_strides, item), *total = sums + (size_t)item * f;
             size_t state = (size_t)item * f * width;
             transpose(f, width, kv + state, width, turned, f);
             for (int at = 0; at < p->queries; at += CHUNK) {
@@ -165,16 +165,15 @@ void hedgehog_sum_keys_backward(const Problem *p, const Gradients *g, const floa
         float *turned = floats((size_t)p->width * CHUNK), *values = floats((size_t)width * CHUNK);
         #pragma omp for
         for (int item = 0; item < p->batch * p->heads; item++) {
-            int b = item / p->heads, h = item % p->heads;
-            const float *k = p->k + b * p->k_strides[0] + h * p->k_strides[1];
-            const float *v = p->v + b * p->v_strides[0] + h * p->v_strides[1];
+            int h = item % p->heads;
+            const float *k = rows_of(p, p->k, p->k_strides, item);
+            const float *v = rows_of(p, p->v, p->v_strides, item);
             const float *state = of_kv + (size_t)item * f * width, *total = of_sums + (size_t)item * f;
             for (int at = 0; at < p->keys; at += CHUNK) {
                 int tokens = least(CHUNK, p->keys - at);
-                const unsigned char *mask = p->mask ? p->mask + (size_t)b * p->keys + at : 0;
                 const float *x = k + at * p->k_strides[2];
                 features_across(&maps[h], p, x, p->k_strides[2], tokens, phi, turned);
-                hide(mask, tokens, f, phi, 1, CHUNK);
+                hide(p, item, at, tokens, phi, 1, CHUNK);
                 values_across(p, v + at * p->v_strides[2], tokens, values);
                 product(tokens, width, f, phi, 1, CHUNK, state, width, g->v + ((size_t)item * p->keys + at) * width,
                         width, 0);
@@ -188,27 +187,16 @@ void hedgehog_sum_keys_backward(const Problem *p, const Gradients *g, const floa
     release(p, maps);
 }
 
-/* n_i . v_j + m_i of all pairs of a chunk, (CHUNK, CHUNK), 0 where key j is after query i. */
-static void weights_of(const Problem *p, const float *n, const float *m, const float *values, int tokens, float *pairs)
+/* a_i . b_j of all pairs of a chunk, plus start_i unless that is null: (CHUNK, CHUNK), 0 where key j is after query i.
+   a is (tokens, depth), b (depth, CHUNK). */
+static void pairs_of(const float *a, const float *b, int depth, const float *start, int tokens, float *pairs)
 {
     for (int first = 0; first < tokens; first += ROWS) {
         int rows = least(ROWS, tokens - first), columns = (first + rows + COLUMNS - 1) / COLUMNS * COLUMNS;
         for (int t = first; t < first + rows; t++)
             for (int j = 0; j < columns; j += LANES)
-                store(pairs + t * CHUNK + j, m[t] + (vec){0});
-        product(rows, columns, p->value_width, n + (size_t)first * p->value_width, p->value_width, 1, values, CHUNK,
-                pairs + first * CHUNK, CHUNK, 1);
-        for (int t = first; t < first + rows; t++)
-            memset(pairs + t * CHUNK + t + 1, 0, (CHUNK - t - 1) * sizeof(float));
-    }
-}
-
-/* phi(q_i) . phi(k_j) likewise. */
-static void scores_of(const float *phi_q, const float *phi_k, int f, int tokens, float *pairs)
-{
-    for (int first = 0; first < tokens; first += ROWS) {
-        int rows = least(ROWS, tokens - first), columns = (first + rows + COLUMNS - 1) / COLUMNS * COLUMNS;
-        product(rows, columns, f, phi_q + (size_t)first * f, f, 1, phi_k, CHUNK, pairs + first * CHUNK, CHUNK, 0);
+                store(pairs + t * CHUNK + j, (start ? start[t] : 0.0f) + (vec){0});
+        product(rows, columns, depth, a + (size_t)first * depth, depth, 1, b, CHUNK, pairs + first * CHUNK, CHUNK, 1);
         for (int t = first; t < first + rows; t++)
             memset(pairs + t * CHUNK + t + 1, 0, (CHUNK - t - 1) * sizeof(float));
     }
@@ -228,23 +216,22 @@ void hedgehog_causal_queries_backward(const Problem *p, const Gradients *g)
         float *turned = floats((size_t)f * width), *sums = floats(f);
         #pragma omp for
         for (int item = 0; item < p->batch * p->heads; item++) {
-            int b = item / p->heads, h = item % p->heads;
-            const float *q = p->q + b * p->q_strides[0] + h * p->q_strides[1];
-            const float *k = p->k + b * p->k_strides[0] + h * p->k_strides[1];
-            const float *v = p->v + b * p->v_strides[0] + h * p->v_strides[1];
+            int h = item % p->heads;
+            const float *q = rows_of(p, p->q, p->q_strides, item);
+            const float *k = rows_of(p, p->k, p->k_strides, item);
+            const float *v = rows_of(p, p->v, p->v_strides, item);
             /* The state transposed, (value_width, 2 features). */
             memset(turned, 0, (size_t)f * width * sizeof(float));
             memset(sums, 0, f * sizeof(float));
             for (int at = 0; at < p->keys; at += CHUNK) {
                 int tokens = least(CHUNK, p->keys - at);
-                const unsigned char *mask = p->mask ? p->mask + (size_t)b * p->keys + at : 0;
                 const float *x = q + at * p->q_strides[2], *y = v + at * p->v_strides[2];
                 features_of(&of_query[h], p, x, p->q_strides[2], tokens, phi_q);
                 features_of(&of_key[h], p, k + at * p->k_strides[2], p->k_strides[2], tokens, phi_k);
-                hide(mask, tokens, f, phi_k, f, 1);
+                hide(p, item, at, tokens, phi_k, f, 1);
                 of_rows(p, g, item, at, tokens, n, m);
                 values_across(p, y, tokens, values);
-                weights_of(p, n, m, values, tokens, pairs);
+                pairs_of(n, values, width, m, tokens, pairs);
                 start_rows(m, sums, tokens, f, of_phi);
                 product(tokens, f, width, n, width, 1, turned, f, of_phi, f, 1);
                 for (int first = 0; first < tokens; first += ROWS) {
@@ -278,31 +265,30 @@ void hedgehog_causal_keys_backward(const Problem *p, const Gradients *g)
         float *turned = floats((size_t)p->width * CHUNK), *of_kv = floats((size_t)f * width), *of_sums = floats(f);
         #pragma omp for
         for (int item = 0; item < p->batch * p->heads; item++) {
-            int b = item / p->heads, h = item % p->heads;
-            const float *q = p->q + b * p->q_strides[0] + h * p->q_strides[1];
-            const float *k = p->k + b * p->k_strides[0] + h * p->k_strides[1];
-            const float *v = p->v + b * p->v_strides[0] + h * p->v_strides[1];
+            int h = item % p->heads;
+            const float *q = rows_of(p, p->q, p->q_strides, item);
+            const float *k = rows_of(p, p->k, p->k_strides, item);
+            const float *v = rows_of(p, p->v, p->v_strides, item);
             memset(of_kv, 0, (size_t)f * width * sizeof(float));
             memset(of_sums, 0, f * sizeof(float));
             for (int at = (p->keys - 1) / CHUNK * CHUNK; at >= 0; at -= CHUNK) {
                 int tokens = least(CHUNK, p->keys - at);
-                const unsigned char *mask = p->mask ? p->mask + (size_t)b * p->keys + at : 0;
                 const float *x = k + at * p->k_strides[2];
                 float *of_v = g->v + ((size_t)item * p->keys + at) * width;
                 features_of(&of_query[h], p, q + at * p->q_strides[2], p->q_strides[2], tokens, phi_q);
                 features_across(&of_key[h], p, x, p->k_strides[2], tokens, phi_k, turned);
-                hide(mask, tokens, f, phi_k, 1, CHUNK);
+                hide(p, item, at, tokens, phi_k, 1, CHUNK);
                 of_rows(p, g, item, at, tokens, n, m);
 
                 product(tokens, width, f, phi_k, 1, CHUNK, of_kv, width, of_v, width, 0);
-                scores_of(phi_q, phi_k, f, tokens, pairs);
+                pairs_of(phi_q, phi_k, f, 0, tokens, pairs);
                 for (int first = 0; first < tokens; first += ROWS)
                     product(least(ROWS, tokens - first), width, tokens - first, pairs + first * CHUNK + first, 1,
                             CHUNK, n + (size_t)first * width, width, of_v + (size_t)first * width, width, 1);
 
                 values_across(p, v + at * p->v_strides[2], tokens, values);
                 start_across(p, of_kv, of_sums, values, of_phi);
-                weights_of(p, n, m, values, tokens, pairs);
+                pairs_of(n, values, width, m, tokens, pairs);
                 for (int first = 0; first < tokens; first += COLUMNS)
                     product(f, COLUMNS, tokens - first, phi_q + (size_t)first * f, 1, f, pairs + first * CHUNK + first,
                             CHUNK, of_phi + first, CHUNK, 1);

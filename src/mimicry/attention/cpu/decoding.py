@@ -6,12 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
+from mimicry.attention.cpu.arguments import address, can_run, numbers, projections, rows
 from mimicry.attention.cpu.compiled import library
 from mimicry.attention.feature_maps.base import FeatureMap
-from mimicry.attention.feature_maps.hedgehog import HedgehogFeatureMap
-from mimicry.attention.feature_maps.projection import HeadProjection
 from mimicry.attention.features import PLAIN_RANGE
 from mimicry.attention.state import LinearState
 from mimicry.shapes import KeyMask, Keys, Outputs, Queries, Values
@@ -23,12 +21,11 @@ Strides = ctypes.c_ssize_t * 6
 
 
 @functools.cache
-def _function() -> Callable[..., int] | None:
-    """`hedgehog_token` of decoding.c, where it could be compiled."""
+def _function() -> Callable[..., int]:
+    """`hedgehog_token` of decoding.c."""
     found = library()
-    if found is None:
-        return None
-    function = found.hedgehog_token
+    assert found is not None
+    function: Any = found.hedgehog_token
     kinds: dict[Any, int] = {ctypes.c_void_p: POINTERS, ctypes.c_int: SIZES, ctypes.c_float: NUMBERS}
     function.argtypes = [kind for kind, many in kinds.items() for _ in range(many)] + [ctypes.c_int]
     function.restype = ctypes.c_int
@@ -36,16 +33,8 @@ def _function() -> Callable[..., int] | None:
 
 
 def is_available(query_map: FeatureMap, key_map: FeatureMap, state: LinearState) -> bool:
-    """Whether `step` can run: Hedgehog's maps, a float32 state without shift on a CPU, a compiler on this machine."""
-    return (
-        isinstance(query_map, HedgehogFeatureMap)
-        and isinstance(key_map, HedgehogFeatureMap)
-        and state.shift is None
-        and state.kv.dtype == torch.float32
-        and state.kv.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and _function() is not None
-    )
+    """Whether `step` can run; a state under a shift is left to torch."""
+    return state.shift is None and can_run(query_map, key_map, state.kv)
 
 
 def step(
@@ -64,14 +53,10 @@ def step(
     Returns:
         None, with nothing written, if some |W x + b| is too large for plain exponentials, or not a number.
     """
-    function = _function()
-    assert function is not None
-    assert isinstance(query_map, HedgehogFeatureMap)
-    assert isinstance(key_map, HedgehogFeatureMap)
     batch, heads, _, width = q.shape
-    maps = query_map.projection, key_map.projection
-    (query_weight, query_bias), (key_weight, key_bias) = (_numbers(part) for part in maps)
-    q, k, v = (x if x.stride(3) == 1 else x.contiguous() for x in (q, k, v))
+    maps = projections(query_map, key_map)
+    (query_weight, query_bias), (key_weight, key_bias) = (numbers(part) for part in maps)
+    q, k, v = (rows(x) for x in (q, k, v))
     kv, sums = state.kv.contiguous(), state.k.contiguous()
     next_kv, next_sums = (kv, sums) if overwrite else (torch.empty_like(kv), torch.empty_like(sums))
     count, value_width = query_weight.shape[1], v.shape[3]
@@ -79,21 +64,11 @@ def step(
     phi = q.new_empty(batch, heads, 4 * count)
     # Booleans are bytes.
     mask = None if key_mask is None else key_mask.contiguous()
-    beyond = function(
+    beyond = _function()(
         q.data_ptr(), k.data_ptr(), v.data_ptr(), Strides(*q.stride()[:2], *k.stride()[:2], *v.stride()[:2]),
-        query_weight.data_ptr(), _address(query_bias), key_weight.data_ptr(), _address(key_bias), _address(mask),
+        query_weight.data_ptr(), address(query_bias), key_weight.data_ptr(), address(key_bias), address(mask),
         kv.data_ptr(), sums.data_ptr(), next_kv.data_ptr(), next_sums.data_ptr(), y.data_ptr(), phi.data_ptr(),
         batch, heads, query_weight.shape[0] == 1, width, value_width, count, maps[0].input_scale, eps, PLAIN_RANGE,
         min(torch.get_num_threads(), 1 + kv.numel() // PER_THREAD),
     )  # fmt: skip
     return None if beyond else (y, LinearState(next_kv, next_sums, None, state.tokens + 1))
-
-
-def _numbers(part: HeadProjection) -> tuple[Tensor, Tensor | None]:
-    """W and b as the kernel reads them: no copies where they are float32, as they are trained."""
-    bias = part.bias
-    return part.weight.float().contiguous(), None if bias is None else bias.float().contiguous()
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()

@@ -38,15 +38,14 @@ int hedgehog_sum_keys(const Problem *p, float *kv, float *sums)
         float *phi = floats((size_t)f * CHUNK);
         #pragma omp for
         for (int item = 0; item < p->batch * p->heads; item++) {
-            int b = item / p->heads, h = item % p->heads;
-            const float *k = p->k + b * p->k_strides[0] + h * p->k_strides[1];
-            const float *v = p->v + b * p->v_strides[0] + h * p->v_strides[1];
+            int h = item % p->heads;
+            const float *k = rows_of(p, p->k, p->k_strides, item);
+            const float *v = rows_of(p, p->v, p->v_strides, item);
             float *total = sums + (size_t)item * f;
             for (int at = 0; at < p->keys && !beyond; at += CHUNK) {
                 int tokens = least(CHUNK, p->keys - at);
-                const unsigned char *mask = p->mask ? p->mask + (size_t)b * p->keys + at : 0;
                 beyond |= features_of(&maps[h], p, k + at * p->k_strides[2], p->k_strides[2], tokens, phi);
-                hide(mask, tokens, f, phi, f, 1);
+                hide(p, item, at, tokens, phi, f, 1);
                 product(f, width, tokens, phi, 1, f, v + at * p->v_strides[2], p->v_strides[2],
                         kv + (size_t)item * f * width, width, 1);
                 add_rows(tokens, f, phi, total);
@@ -69,8 +68,8 @@ int hedgehog_read(const Problem *p, const float *kv, const float *sums, float *y
         float *phi = floats((size_t)f * CHUNK);
         #pragma omp for
         for (int item = 0; item < p->batch * p->heads; item++) {
-            int b = item / p->heads, h = item % p->heads;
-            const float *q = p->q + b * p->q_strides[0] + h * p->q_strides[1];
+            int h = item % p->heads;
+            const float *q = rows_of(p, p->q, p->q_strides, item);
             const float *state = kv + (size_t)item * f * width, *total = sums + (size_t)item * f;
             for (int at = 0; at < p->queries && !beyond; at += CHUNK) {
                 int tokens = least(CHUNK, p->queries - at);
@@ -126,19 +125,18 @@ int hedgehog_causal(const Problem *p, float *kv, float *sums, float *y, float *i
         float *turned = floats((size_t)p->width * CHUNK), *scores = floats(ROWS * CHUNK);
         #pragma omp for
         for (int item = 0; item < p->batch * p->heads; item++) {
-            int b = item / p->heads, h = item % p->heads;
-            const float *q = p->q + b * p->q_strides[0] + h * p->q_strides[1];
-            const float *k = p->k + b * p->k_strides[0] + h * p->k_strides[1];
-            const float *v = p->v + b * p->v_strides[0] + h * p->v_strides[1];
+            int h = item % p->heads;
+            const float *q = rows_of(p, p->q, p->q_strides, item);
+            const float *k = rows_of(p, p->k, p->k_strides, item);
+            const float *v = rows_of(p, p->v, p->v_strides, item);
             float *state = kv + (size_t)item * f * width, *total = sums + (size_t)item * f;
             for (int at = 0; at < p->keys && !beyond; at += CHUNK) {
                 int tokens = least(CHUNK, p->keys - at);
                 size_t first = (size_t)item * p->queries + at;
-                const unsigned char *mask = p->mask ? p->mask + (size_t)b * p->keys + at : 0;
                 const float *values = v + at * p->v_strides[2];
                 beyond |= features_of(&of_query[h], p, q + at * p->q_strides[2], p->q_strides[2], tokens, phi_q);
                 beyond |= features_across(&of_key[h], p, k + at * p->k_strides[2], p->k_strides[2], tokens, phi_k, turned);
-                hide(mask, tokens, f, phi_k, 1, CHUNK);
+                hide(p, item, at, tokens, phi_k, 1, CHUNK);
                 attend(p, phi_q, phi_k, values, state, total, tokens, scores, y + first * width, inverse + first);
                 take_in(p, phi_k, values, tokens, state, total);
             }

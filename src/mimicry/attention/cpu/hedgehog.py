@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mimicry.attention.cpu.arguments import address, can_run, numbers, projections, rows
 from mimicry.attention.cpu.compiled import library
 from mimicry.attention.feature_maps.base import FeatureMap
-from mimicry.attention.feature_maps.hedgehog import HedgehogFeatureMap
 from mimicry.attention.features import PLAIN_RANGE
 from mimicry.shapes import KeyMask, Keys, KeyState, KVState, Outputs, Queries, RowScores, Values
 
@@ -65,14 +65,11 @@ class Kernels:
     ) -> None:
         found = library()
         assert found is not None
-        assert isinstance(query_map, HedgehogFeatureMap)
-        assert isinstance(key_map, HedgehogFeatureMap)
-        maps = query_map.projection, key_map.projection
-        weights = [tensor for part in maps for tensor in (part.weight, part.bias)]
+        maps = projections(query_map, key_map)
         self.library = found
-        self.q, self.k, self.v = (_rows(x) for x in (q, k, v))
+        self.q, self.k, self.v = (rows(x) for x in (q, k, v))
         # Kept, because the kernels know their addresses only.
-        self.maps = [None if weight is None else weight.detach().float().contiguous() for weight in weights]
+        self.maps = [tensor for part in maps for tensor in numbers(part)]
         self.mask = None if key_mask is None else key_mask.contiguous()
         (batch, heads, queries, width), (_, _, keys, value_width) = q.shape, v.shape
         self.features, self.width = maps[0].num_features, width
@@ -80,8 +77,8 @@ class Kernels:
         self.problem = _Problem(
             *(x.data_ptr() for x in (self.q, self.k, self.v)),
             *(Strides(*x.stride()[:3]) for x in (self.q, self.k, self.v)),
-            *(_address(weight) for weight in self.maps),
-            _address(self.mask),
+            *(address(weight) for weight in self.maps),
+            address(self.mask),
             *sizes,
             min(torch.get_num_threads(), batch * heads),
             *(maps[0].input_scale, eps, PLAIN_RANGE),
@@ -138,7 +135,7 @@ class Kernels:
         # For each example on its own: heads of several are worked on at once.
         shape = (*self.q.shape[:2], self.features, self.width)
         of_queries, of_keys = ((self.q.new_zeros(shape), self.q.new_zeros(shape[:3])) for _ in range(2))
-        grad = _rows(grad)
+        grad = rows(grad)
         results = (out, inverse, of_q, of_k, of_v, *of_queries, *of_keys)
         gradients = _Gradients(grad.data_ptr(), Strides(*grad.stride()[:3]), *(x.data_ptr() for x in results))
         if state is None:
@@ -159,8 +156,8 @@ class Kernels:
         return found
 
     def _outputs(self) -> tuple[Outputs, RowScores]:
-        rows = self.q.shape[:3]
-        return self.v.new_empty(*rows, self.v.shape[3]), self.q.new_empty(rows)
+        of_rows = self.q.shape[:3]
+        return self.v.new_empty(*of_rows, self.v.shape[3]), self.q.new_empty(of_rows)
 
     def _run(self, name: str, *others: Any) -> None:
         addresses = [POINTER(x.data_ptr()) if isinstance(x, Tensor) else x for x in others]
@@ -172,18 +169,11 @@ class Kernels:
 
 
 def serves(query_map: FeatureMap, key_map: FeatureMap, q: Queries, v: Values) -> bool:
-    """Whether the kernels can run these: Hedgehog's maps, float32 on a CPU, whole vectors, a compiler at hand."""
-    return (
-        isinstance(query_map, HedgehogFeatureMap)
-        and isinstance(key_map, HedgehogFeatureMap)
-        and q.dtype == torch.float32
-        and q.device.type == "cpu"
-        and q.numel() > 0
-        and v.numel() > 0
-        and not torch.compiler.is_compiling()
-        and library() is not None
-        and not any(size % _columns() for size in (q.shape[3], v.shape[3], query_map.projection.num_features))
-    )
+    """Whether the kernels can run these: tokens there are, and widths of whole vectors."""
+    if not can_run(query_map, key_map, q) or q.numel() == 0 or v.numel() == 0:
+        return False
+    features = projections(query_map, key_map)[0].num_features
+    return not any(size % _columns() for size in (q.shape[3], v.shape[3], features))
 
 
 @functools.cache
@@ -193,13 +183,3 @@ def _columns() -> int:
     assert found is not None
     columns: int = found.hedgehog_columns()
     return columns
-
-
-def _rows(x: Tensor) -> Tensor:
-    """With contiguous rows."""
-    x = x.detach()
-    return x if x.stride(3) == 1 else x.contiguous()
-
-
-def _address(tensor: Tensor | None) -> int | None:
-    return None if tensor is None else tensor.data_ptr()

@@ -97,12 +97,19 @@ static int features_across(const Map *map, const Problem *p, const float *x, ptr
     return beyond;
 }
 
-/* Takes keys that are masked out of features in either layout. */
-static void hide(const unsigned char *mask, int tokens, int features, float *phi, ptrdiff_t of_token,
-                 ptrdiff_t of_feature)
+/* The first row of one of q, k and v, or of what has their layout, in the head `item` of (batch, heads). */
+static const float *rows_of(const Problem *p, const float *x, const ptrdiff_t *strides, int item)
 {
+    return x + item / p->heads * strides[0] + item % p->heads * strides[1];
+}
+
+/* Takes keys that are masked out of the features of a chunk, from `at` on, in either layout. */
+static void hide(const Problem *p, int item, int at, int tokens, float *phi, ptrdiff_t of_token, ptrdiff_t of_feature)
+{
+    const unsigned char *mask = p->mask ? p->mask + (size_t)(item / p->heads) * p->keys + at : 0;
+
     for (int t = 0; mask && t < tokens; t++)
-        for (int i = 0; !mask[t] && i < features; i++)
+        for (int i = 0; !mask[t] && i < 2 * p->features; i++)
             phi[t * of_token + i * of_feature] = 0.0f;
 }
 
