@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from mimicry.attention.feature_maps.base import FeatureMap, LogFeatureMap, pulled_back
+from mimicry.attention.inputs import Maps
 from mimicry.attention.scratch import Scratch
 from mimicry.shapes import (
     ChunkFeatures,
@@ -36,13 +37,12 @@ class BlockFeatures:
     exponent. Both factors cancel in the normalised weights, so they are constants to autograd.
 
     Args:
-        query_map, key_map: the maps of the layer.
+        maps: of the layer.
         shift: m, or None for the maps as they are.
         dtype: of the features, float32 or float64.
     """
 
-    query_map: FeatureMap
-    key_map: FeatureMap
+    maps: Maps
     shift: PerFeature | None
     dtype: torch.dtype
 
@@ -53,19 +53,19 @@ class BlockFeatures:
     def write_queries(self, q: Queries, start: int, out: ChunkFeatures, memory: Scratch) -> None:
         """Writes the features of queries, the first of them at position `start`; no gradients."""
         if self.shift is None:
-            self.query_map.write_chunks(q, start, out, memory)
+            self.maps.query.write_chunks(q, start, out, memory)
             return
-        assert isinstance(self.query_map, LogFeatureMap)
-        log = self.query_map.log_features(q, start).add_(finite(self.shift))
+        assert isinstance(self.maps.query, LogFeatureMap)
+        log = self.maps.query.log_features(q, start).add_(finite(self.shift))
         torch.exp(log.sub_(log.amax(dim=-1, keepdim=True)).unflatten(2, out.shape[2:4]), out=out)
 
     def write_keys(self, k: Keys, start: int, key_mask: KeyMask | None, out: ChunkFeatures, memory: Scratch) -> None:
         """The same of keys, 0 where masked."""
         if self.shift is None:
-            self.key_map.write_chunks(k, start, out, memory)
+            self.maps.key.write_chunks(k, start, out, memory)
         else:
-            assert isinstance(self.key_map, LogFeatureMap)
-            log = self.key_map.log_features(k, start).sub_(finite(self.shift))
+            assert isinstance(self.maps.key, LogFeatureMap)
+            log = self.maps.key.log_features(k, start).sub_(finite(self.shift))
             torch.exp(log.unflatten(2, out.shape[2:4]), out=out)
         if key_mask is not None:
             out.masked_fill_(~key_mask.unflatten(1, out.shape[2:4])[:, None, :, :, None], 0.0)
@@ -73,18 +73,18 @@ class BlockFeatures:
     def all_queries(self, q: Queries) -> QueryFeatures:
         """Features of all queries at once, with gradients."""
         if self.shift is None:
-            return self.query_map(q.to(self.dtype))
-        assert isinstance(self.query_map, LogFeatureMap)
-        log = self.query_map.log_features(q.to(self.dtype)) + finite(self.shift)
+            return self.maps.query(q.to(self.dtype))
+        assert isinstance(self.maps.query, LogFeatureMap)
+        log = self.maps.query.log_features(q.to(self.dtype)) + finite(self.shift)
         return (log - log.detach().amax(dim=-1, keepdim=True)).exp()
 
     def all_keys(self, k: Keys, key_mask: KeyMask | None) -> KeyFeatures:
         """The same of keys, 0 where masked."""
         if self.shift is None:
-            phi = self.key_map(k.to(self.dtype))
+            phi = self.maps.key(k.to(self.dtype))
         else:
-            assert isinstance(self.key_map, LogFeatureMap)
-            phi = (self.key_map.log_features(k.to(self.dtype)) - finite(self.shift)).exp()
+            assert isinstance(self.maps.key, LogFeatureMap)
+            phi = (self.maps.key.log_features(k.to(self.dtype)) - finite(self.shift)).exp()
         return phi if key_mask is None else phi.masked_fill(~key_mask[:, None, :, None], 0.0)
 
     def pull_back(
@@ -108,13 +108,14 @@ class BlockFeatures:
             return pulled_back(feature_map, feature_map.log_features(leaf, start), leaf, grad.mul_(phi).flatten(2, 3))
 
 
-def is_exponential(query_map: FeatureMap, key_map: FeatureMap) -> bool:
+def is_exponential(maps: Maps) -> bool:
     """Whether exponents can be shifted at all."""
-    return isinstance(query_map, LogFeatureMap) and isinstance(key_map, LogFeatureMap)
+    return isinstance(maps.query, LogFeatureMap) and isinstance(maps.key, LogFeatureMap)
 
 
-def needs_shift(query_map: FeatureMap, key_map: FeatureMap, q: Queries, k: Keys) -> bool:
+def needs_shift(maps: Maps, q: Queries, k: Keys) -> bool:
     """Whether plain features of these queries and keys might leave float32's range; True for NaN."""
+    query_map, key_map, _ = maps
     if not isinstance(query_map, LogFeatureMap) or not isinstance(key_map, LogFeatureMap):
         return False
     if q.numel() == 0 or k.numel() == 0:
@@ -186,9 +187,10 @@ def first_row_in_range(log_k: LogKeyFeatures, past: int, key_mask: KeyMask | Non
 
 
 def layer_features(
-    query_map: FeatureMap, key_map: FeatureMap, q: Queries, k: Keys, key_mask: KeyMask | None, causal: bool
+    maps: Maps, q: Queries, k: Keys, key_mask: KeyMask | None, causal: bool
 ) -> tuple[QueryFeatures, KeyFeatures, bool]:
     """Features of all q and k in at least float32, or their logarithms (then True); masked keys count as zero."""
+    query_map, key_map, _ = maps
     dtype = _at_least_float32(q)
     start = k.shape[2] - q.shape[2] if causal else 0
     if isinstance(query_map, LogFeatureMap) and isinstance(key_map, LogFeatureMap):

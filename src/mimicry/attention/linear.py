@@ -11,6 +11,7 @@ from mimicry.attention.causal import causal_log_scores, normalise
 from mimicry.attention.feature_maps.base import FeatureMap, KernelFeatureMap
 from mimicry.attention.features import first_row_in_range, layer_features, shifted
 from mimicry.attention.forms import attend
+from mimicry.attention.inputs import Maps, Tokens
 from mimicry.attention.prompt import absorb
 from mimicry.attention.recurrent import resume
 from mimicry.attention.state import LinearState
@@ -68,6 +69,11 @@ class LinearAttention(Attention):
         self.backend = backend
 
     @property
+    def maps(self) -> Maps:
+        """What tokens are turned into weights by."""
+        return Maps(self.query_map, self.key_map, self.eps)
+
+    @property
     def max_length(self) -> int | None:
         return self.query_map.max_length
 
@@ -78,7 +84,7 @@ class LinearAttention(Attention):
             if form == "reference":
                 scores = self._scores(q, k, key_mask)
                 return normalise(scores @ v.to(scores.dtype), scores.sum(dim=-1), self.eps).to(v.dtype)
-            return attend(form, self.query_map, self.key_map, q, k, v, key_mask, self.dims.causal, self.eps)
+            return attend(form, self.maps, Tokens(q, k, v, key_mask), self.dims.causal)
 
     def weights(self, q: Queries, k: Keys, key_mask: KeyMask | None = None) -> Weights:
         self.check(q, k, key_mask)
@@ -107,7 +113,7 @@ class LinearAttention(Attention):
         """
         self.check(q, k, key_mask)
         with torch.autocast(q.device.type, enabled=False):
-            phi_q, phi_k, logarithmic = layer_features(self.query_map, self.key_map, q, k, key_mask, self.dims.causal)
+            phi_q, phi_k, logarithmic = layer_features(self.maps, q, k, key_mask, self.dims.causal)
             if not logarithmic:
                 return phi_q, phi_k
             if self.dims.causal and not first_row_in_range(phi_k, k.shape[2] - q.shape[2], key_mask):
@@ -160,7 +166,7 @@ class LinearAttention(Attention):
         self.check(q, k, key_mask, v)
         self.check_causal()
         fused = q.shape[2] == k.shape[2] == 1 and self._fused(q, k, v)
-        return resume(self.query_map, self.key_map, self.eps, q, k, v, state, key_mask, overwrite, fused)
+        return resume(self.maps, Tokens(q, k, v, key_mask), state, overwrite, fused)
 
     def _fused(self, q: Queries, k: Keys, v: Values) -> bool:
         """Whether states are summed in Triton's kernels; on a CPU only where asked for, as choosing takes time too."""
@@ -174,7 +180,7 @@ class LinearAttention(Attention):
             dtype = torch.promote_types(q.dtype, torch.float32)
             scores, visible = self.query_map.kernel(q.to(dtype), k.to(dtype)), self.visible(q, k, key_mask)
             return scores if visible is None else scores.masked_fill(~visible, 0.0)
-        phi_q, phi_k, logarithmic = layer_features(self.query_map, self.key_map, q, k, key_mask, self.dims.causal)
+        phi_q, phi_k, logarithmic = layer_features(self.maps, q, k, key_mask, self.dims.causal)
         if logarithmic and self.dims.causal:
             return causal_log_scores(phi_q, phi_k)
         if logarithmic:

@@ -19,6 +19,7 @@ from mimicry.attention.features import (
     needs_shift,
     one_shift_serves,
 )
+from mimicry.attention.inputs import Maps, Tokens
 from mimicry.attention.prompt import initial_state
 from mimicry.attention.state import LinearState
 from mimicry.attention.streaming import batches
@@ -38,18 +39,11 @@ from mimicry.shapes import (
 
 @torch.no_grad()
 def resume(
-    query_map: FeatureMap,
-    key_map: FeatureMap,
-    eps: float,
-    q: Queries,
-    k: Keys,
-    v: Values,
-    state: LinearState | None,
-    key_mask: KeyMask | None,
-    overwrite: bool,
-    fused: bool = False,
+    maps: Maps, tokens: Tokens, state: LinearState | None, overwrite: bool, fused: bool = False
 ) -> tuple[Outputs, LinearState]:
     """See `LinearAttention.resume`; `fused` runs a single token in one Triton kernel."""
+    q, k, v, key_mask = tokens
+    key_map = maps.key
     if q.shape[2] != k.shape[2]:
         raise ValueError(f"q must have as many tokens as k ({k.shape[2]}) to resume, got {q.shape[2]}")
     if state is None:
@@ -65,103 +59,84 @@ def resume(
         from mimicry.attention.triton.decoding import step
         from mimicry.attention.triton.fused import linear_map
 
-        maps = linear_map(query_map), linear_map(key_map)
-        return step(q, k, v, state, *maps, key_mask=key_mask, eps=eps, overwrite=overwrite)
+        linear = linear_map(maps.query), linear_map(maps.key)
+        return step(q, k, v, state, *linear, key_mask=key_mask, eps=maps.eps, overwrite=overwrite)
     # Entering the context costs as much as a product of a single token, so only where there is something to switch off.
     autocast = torch.is_autocast_enabled(q.device.type)
     with torch.autocast(q.device.type, enabled=False) if autocast else nullcontext():
         if k.shape[2] == 1:
-            return _step(query_map, key_map, eps, q, k, v, state, key_mask, overwrite)
-        return _many(query_map, key_map, eps, q, k, v, state, key_mask)
+            return _step(maps, tokens, state, overwrite)
+        return _many(maps, tokens, state)
 
 
-def _many(
-    query_map: FeatureMap,
-    key_map: FeatureMap,
-    eps: float,
-    q: Queries,
-    k: Keys,
-    v: Values,
-    state: LinearState,
-    key_mask: KeyMask | None,
-) -> tuple[Outputs, LinearState]:
+def _many(maps: Maps, tokens: Tokens, state: LinearState) -> tuple[Outputs, LinearState]:
     """Several tokens, under one shift or in halves that have one each."""
-    if state.shift is None and serves(query_map, key_map, q, v):
+    q, k, v, key_mask = tokens
+    if state.shift is None and serves(maps, tokens):
         kv, total = state.kv.clone(), state.k.clone()
         # Exponents that the kernels find too large get a shift below.
         with suppress(OutOfRangeError):
-            out, _ = Kernels(query_map, key_map, q, k, v, key_mask, eps).causal(kv, total)
+            out, _ = Kernels(maps, tokens).causal(kv, total)
             return out, LinearState(kv, total, None, state.tokens + k.shape[2])
-    if state.shift is not None or needs_shift(query_map, key_map, q, k):
-        assert isinstance(key_map, LogFeatureMap)
+    if state.shift is not None or needs_shift(maps, q, k):
+        assert isinstance(maps.key, LogFeatureMap)
         state = state.with_shift()
         assert state.shift is not None
-        shift = torch.maximum(state.shift, largest_exponents(key_map, k, key_mask, state.tokens))
-        first = first_exponents(key_map, k, key_mask, state.tokens)
+        shift = torch.maximum(state.shift, largest_exponents(maps.key, k, key_mask, state.tokens))
+        first = first_exponents(maps.key, k, key_mask, state.tokens)
         if not one_shift_serves(shift, torch.where(state.shift.isneginf(), first, state.shift)):
             # Exponents grow too much for one shift; halves have less to span, single tokens nothing.
             middle, parts = k.shape[2] // 2, []
             for half in (slice(None, middle), slice(middle, None)):
-                mask = None if key_mask is None else key_mask[:, half]
-                some = (q[:, :, half], k[:, :, half], v[:, :, half], state, mask)
-                part, state = resume(query_map, key_map, eps, *some, overwrite=False)
+                part, state = resume(maps, tokens.part(half), state, overwrite=False)
                 parts.append(part)
             return torch.cat(parts, dim=2), state
         state = _rescaled(state, shift)
-    features = BlockFeatures(query_map, key_map, state.shift, state.kv.dtype)
+    features = BlockFeatures(maps, state.shift, state.kv.dtype)
     out, inverse = v.new_empty(v.shape), state.k.new_empty(q.shape[:3])
     kv, total = torch.empty_like(state.kv), torch.empty_like(state.k)
-    for rows, block in batches(q.shape, q.shape[2], key_map.feature_dim):
-        mask = None if key_mask is None else key_mask[rows]
-        carried = (state.kv[rows], state.k[rows])
-        some_rows = (q[rows], k[rows], v[rows], mask, eps, block, out[rows], inverse[rows], carried, False)
-        _, (kv[rows], total[rows]) = sweep(features.rows(rows), *some_rows, state.tokens)
+    for rows, block in batches(q.shape, q.shape[2], maps.key.feature_dim):
+        some, carried = (tokens.rows(rows), block, out[rows], inverse[rows]), (state.kv[rows], state.k[rows])
+        _, (kv[rows], total[rows]) = sweep(features.rows(rows), *some, carried, False, state.tokens)
     return out, LinearState(kv, total, state.shift, state.tokens + k.shape[2])
 
 
-def _step(
-    query_map: FeatureMap,
-    key_map: FeatureMap,
-    eps: float,
-    q: Queries,
-    k: Keys,
-    v: Values,
-    state: LinearState,
-    key_mask: KeyMask | None,
-    overwrite: bool,
-) -> tuple[Outputs, LinearState]:
+def _step(maps: Maps, token: Tokens, state: LinearState, overwrite: bool) -> tuple[Outputs, LinearState]:
     """One token; the calls cost more than what they compute, so there are as few as can be."""
-    x_q, x_k, x_v = (x if x.dtype == state.kv.dtype else x.to(state.kv.dtype) for x in (q, k, v))
+    q, k, v, key_mask = token
+    dtype = v.dtype
+    if dtype != state.kv.dtype:
+        q, k, v = (x.to(state.kv.dtype) for x in (q, k, v))
     # Fresh memory for a state costs more than the sums. A state of inference mode takes no writes outside of it.
     overwrite = overwrite and (torch.is_inference_mode_enabled() or not state.kv.is_inference())
-    if decoding.is_available(query_map, key_map, state):
-        done = decoding.step(query_map, key_map, eps, x_q, x_k, x_v, state, key_mask, overwrite)
+    if decoding.is_available(maps, state):
+        done = decoding.step(maps, Tokens(q, k, v, key_mask), state, overwrite)
         if done is not None:
-            return done[0].to(v.dtype), done[1]
+            return done[0].to(dtype), done[1]
     plain = state.shift is None
     if plain:
-        phi = query_map.of_token(key_map, x_q, x_k, state.tokens)
+        phi = maps.query.of_token(maps.key, q, k, state.tokens)
         phi_q, phi_k = phi.unbind()
-        plain = not is_exponential(query_map, key_map) or _in_range(phi)
+        plain = not is_exponential(maps) or _in_range(phi)
     if not plain:
-        phi_q, phi_k, state = _shifted_token(query_map, key_map, x_q, x_k, state, key_mask)
+        phi_q, phi_k, state = _shifted_token(maps, q, k, state, key_mask)
     if key_mask is not None:
         phi_k = phi_k.masked_fill(~key_mask[:, None, :, None], 0.0)
     if overwrite:
-        kv, total = state.kv.addcmul_(phi_k.mT, x_v), state.k.add_(phi_k[:, :, 0])
+        kv, total = state.kv.addcmul_(phi_k.mT, v), state.k.add_(phi_k[:, :, 0])
     else:
-        kv, total = torch.addcmul(state.kv, phi_k.mT, x_v), state.k + phi_k[:, :, 0]
+        kv, total = torch.addcmul(state.kv, phi_k.mT, v), state.k + phi_k[:, :, 0]
     rows = phi_q.flatten(0, 1)
-    denominator = torch.bmm(rows, total.flatten(0, 1)[..., None]).clamp_(min=eps)
+    denominator = torch.bmm(rows, total.flatten(0, 1)[..., None]).clamp_(min=maps.eps)
     out = torch.bmm(rows, kv.flatten(0, 1)).div_(denominator)
-    out = out.view(v.shape)
-    return out if out.dtype == v.dtype else out.to(v.dtype), LinearState(kv, total, state.shift, state.tokens + 1)
+    return out.view(v.shape).to(dtype), LinearState(kv, total, state.shift, state.tokens + 1)
 
 
 def _shifted_token(
-    query_map: FeatureMap, key_map: FeatureMap, q: Queries, k: Keys, state: LinearState, key_mask: KeyMask | None
+    maps: Maps, q: Queries, k: Keys, state: LinearState, key_mask: KeyMask | None
 ) -> tuple[QueryFeatures, KeyFeatures, LinearState]:
     """Features of one token under the state's shift, and the state under a shift that this key may have raised."""
+    query_map, key_map, _ = maps
     assert isinstance(query_map, LogFeatureMap)
     assert isinstance(key_map, LogFeatureMap)
     state = state.with_shift()

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from mimicry.attention.features import BlockFeatures
+from mimicry.attention.inputs import Tokens
 from mimicry.attention.streaming_bidirectional import read_all, read_all_backward, sum_keys
 from mimicry.attention.streaming_blocks import Gradients, by_parameter, parameters_of
 from mimicry.attention.streaming_causal import sweep, sweep_backward
@@ -24,13 +25,10 @@ FEATURES = 6144 * 128
 LONGEST_BLOCK, SHORTEST_BLOCK = 512, 64
 
 
-def streaming_attention(
-    features: BlockFeatures, q: Queries, k: Keys, v: Values, key_mask: KeyMask | None, causal: bool, eps: float
-) -> Outputs:
+def streaming_attention(features: BlockFeatures, tokens: Tokens, causal: bool) -> Outputs:
     """Attention outputs in the dtype of `v`; causal needs as many queries as keys. Rows that see no key give 0."""
-    outputs: Outputs = _Streaming.apply(  # type: ignore[no-untyped-call]
-        features, key_mask, causal, eps, q, k, v, *parameters_of(features.query_map, features.key_map)
-    )
+    parameters = parameters_of(features.maps)
+    outputs: Outputs = _Streaming.apply(features, causal, *tokens, *parameters)  # type: ignore[no-untyped-call]
     return outputs
 
 
@@ -45,18 +43,17 @@ def batches(shape: torch.Size, tokens: int, feature_dim: int) -> Iterator[tuple[
 
 
 class _Streaming(torch.autograd.Function):
-    """Inputs: features, key_mask, causal, eps, q, k, v, then every parameter of both maps once."""
+    """Inputs: features, causal, q, k, v, key_mask, then every parameter of both maps once."""
 
     @staticmethod
     def forward(
         ctx: Any,
         features: BlockFeatures,
-        key_mask: KeyMask | None,
         causal: bool,
-        eps: float,
         q: Queries,
         k: Keys,
         v: Values,
+        key_mask: KeyMask | None,
         *parameters: Tensor,
     ) -> Outputs:
         out = v.new_empty((*q.shape[:3], v.shape[3]))
@@ -64,13 +61,12 @@ class _Streaming(torch.autograd.Function):
         keep = any(ctx.needs_input_grad)
         states = []
         for rows, block in _batches(features, q, k):
-            mask = None if key_mask is None else key_mask[rows]
-            some = features.rows(rows)
+            some, tokens = features.rows(rows), Tokens(q, k, v, key_mask).rows(rows)
             if causal:
-                kept, _ = sweep(some, q[rows], k[rows], v[rows], mask, eps, block, out[rows], inverse[rows], None, keep)
+                kept, _ = sweep(some, tokens, block, out[rows], inverse[rows], None, keep)
             else:
-                kept = [sum_keys(some, k[rows], v[rows], mask, block)]
-                read_all(some, q[rows], kept[0], eps, block, out[rows], inverse[rows])
+                kept = [sum_keys(some, tokens.k, tokens.v, tokens.key_mask, block)]
+                read_all(some, tokens.q, kept[0], block, out[rows], inverse[rows])
             states.append(kept)
         if keep:
             ctx.save_for_backward(q, k, v, key_mask, out, inverse)
@@ -85,18 +81,17 @@ class _Streaming(torch.autograd.Function):
         of_q, of_k, of_v = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
         totals = [
             {name: torch.zeros_like(p, dtype=features.dtype) for name, p in feature_map.named_parameters()}
-            for feature_map in (features.query_map, features.key_map)
+            for feature_map in (features.maps.query, features.maps.key)
         ]
         for (rows, block), states in zip(_batches(features, q, k), ctx.states, strict=True):
-            mask = None if key_mask is None else key_mask[rows]
-            inputs = (q[rows], k[rows], v[rows], mask, out[rows], inverse[rows], grad[rows])
+            inputs = (*Tokens(q, k, v, key_mask).rows(rows), out[rows], inverse[rows], grad[rows])
             grads = Gradients(of_q[rows], of_k[rows], of_v[rows], *totals)
             if ctx.causal:
                 sweep_backward(features.rows(rows), inputs, states, block, grads)
             else:
                 read_all_backward(features.rows(rows), inputs, states[0], block, grads)
-        return (None, None, None, None, of_q, of_k, of_v, *by_parameter(features.query_map, features.key_map, totals))
+        return (None, None, of_q, of_k, of_v, None, *by_parameter(features.maps, totals))
 
 
 def _batches(features: BlockFeatures, q: Queries, k: Keys) -> Iterator[tuple[slice, int]]:
-    return batches(q.shape, max(q.shape[2], k.shape[2]), features.key_map.feature_dim)
+    return batches(q.shape, max(q.shape[2], k.shape[2]), features.maps.key.feature_dim)

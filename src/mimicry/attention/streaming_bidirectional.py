@@ -12,7 +12,7 @@ def sum_keys(features: BlockFeatures, k: Keys, v: Values, key_mask: KeyMask | No
     """Sums of phi(k) v^T and of phi(k) over all visible keys."""
     memory = scratch(features.dtype, v.device)
     batch, heads, tokens, width = v.shape
-    f = features.key_map.feature_dim
+    f = features.maps.key.feature_dim
     kv, total = v.new_empty(batch * heads, f, width, dtype=features.dtype), None
     for first in range(0, tokens, block):
         at = slice(first, first + block)
@@ -30,15 +30,7 @@ def sum_keys(features: BlockFeatures, k: Keys, v: Values, key_mask: KeyMask | No
     return (kv.zero_(), kv.new_zeros(kv.shape[:2])) if total is None else (kv, total)
 
 
-def read_all(
-    features: BlockFeatures,
-    q: Queries,
-    state: Folded,
-    eps: float,
-    block: int,
-    out: Outputs,
-    inverse: RowScores,
-) -> None:
+def read_all(features: BlockFeatures, q: Queries, state: Folded, block: int, out: Outputs, inverse: RowScores) -> None:
     """Writes the outputs and 1 / normaliser of every query."""
     memory = scratch(features.dtype, q.device)
     kv, total = state
@@ -50,7 +42,7 @@ def read_all(
         torch.bmm(phi.flatten(0, 2), kv, out=numerator.flatten(0, 1))
         # In place: a product with a vector is several times slower as a batched matrix product.
         denominator = phi.flatten(0, 2).mul_(total[:, None]).sum(dim=-1)
-        inverse[:, :, at] = inverse_of(denominator, eps).view_as(inverse[:, :, at])
+        inverse[:, :, at] = inverse_of(denominator, features.maps.eps).view_as(inverse[:, :, at])
         write(out[:, :, at], numerator, inverse[:, :, at])
 
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mimicry.attention.feature_maps.base import FeatureMap
 from mimicry.attention.features import BlockFeatures
+from mimicry.attention.inputs import Maps
 from mimicry.attention.scratch import Scratch
 from mimicry.shapes import ChunkFeatures, HeadStates, KeyMask, Keys, Outputs, Queries, RowScores, Values
 
@@ -38,7 +38,7 @@ class Gradients:
         memory: Scratch,
     ) -> None:
         """Takes the gradient of the features of a block of queries on to tokens and parameters."""
-        mine, found = features.pull_back(features.query_map, x, at.start, phi, grad, memory)
+        mine, found = features.pull_back(features.maps.query, x, at.start, phi, grad, memory)
         self.q[:, :, at] = mine
         for name, other in found.items():
             self.query_parameters[name].add_(other)
@@ -56,7 +56,7 @@ class Gradients:
         """The same for a block of keys; masked ones get none."""
         if key_mask is not None:
             grad = grad.masked_fill_(~key_mask.unflatten(1, grad.shape[2:4])[:, None, :, :, None], 0.0)
-        mine, found = features.pull_back(features.key_map, x, at.start, phi, grad, memory)
+        mine, found = features.pull_back(features.maps.key, x, at.start, phi, grad, memory)
         self.k[:, :, at] = mine
         for name, other in found.items():
             self.key_parameters[name].add_(other)
@@ -82,17 +82,15 @@ def normaliser_gradients(grad: Tensor, out: Tensor, inverse: Tensor, of_numerato
     return product.sum(dim=-1).neg_()
 
 
-def parameters_of(query_map: FeatureMap, key_map: FeatureMap) -> tuple[Tensor, ...]:
+def parameters_of(maps: Maps) -> tuple[Tensor, ...]:
     """Every parameter of both maps once."""
-    return tuple(dict.fromkeys((*query_map.parameters(), *key_map.parameters())))
+    return tuple(dict.fromkeys((*maps.query.parameters(), *maps.key.parameters())))
 
 
-def by_parameter(
-    query_map: FeatureMap, key_map: FeatureMap, totals: Sequence[Mapping[str, Tensor]]
-) -> list[Tensor | None]:
+def by_parameter(maps: Maps, totals: Sequence[Mapping[str, Tensor]]) -> list[Tensor | None]:
     """Gradients in the order of `parameters_of`, from those of either map by name; tied maps add theirs up."""
     found: dict[int, Tensor] = {}
-    for feature_map, mine in zip((query_map, key_map), totals, strict=True):
+    for feature_map, mine in zip((maps.query, maps.key), totals, strict=True):
         for name, p in feature_map.named_parameters():
             found[id(p)] = found[id(p)] + mine[name] if id(p) in found else mine[name]
-    return [found[id(p)].to(p.dtype) if p.requires_grad else None for p in parameters_of(query_map, key_map)]
+    return [found[id(p)].to(p.dtype) if p.requires_grad else None for p in parameters_of(maps)]

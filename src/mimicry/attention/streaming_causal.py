@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from mimicry.attention.features import BlockFeatures
+from mimicry.attention.inputs import Tokens
 from mimicry.attention.scratch import Scratch, scratch
 from mimicry.attention.streaming_blocks import Folded, Gradients, Inputs, inverse_of, normaliser_gradients, write
-from mimicry.shapes import KeyMask, Keys, KeyState, KVState, Outputs, Queries, RowScores, Values
+from mimicry.shapes import KeyState, KVState, Outputs, RowScores, Values
 
 # Tokens per chunk.
 CHUNK = 64
@@ -20,11 +21,7 @@ CHUNK = 64
 
 def sweep(
     features: BlockFeatures,
-    q: Queries,
-    k: Keys,
-    v: Values,
-    key_mask: KeyMask | None,
-    eps: float,
+    tokens: Tokens,
     block: int,
     out: Outputs,
     inverse: RowScores,
@@ -36,7 +33,8 @@ def sweep(
 
     `state` sums the keys before the first one here, which stands at position `start`.
     """
-    memory, f = scratch(features.dtype, v.device), features.key_map.feature_dim
+    q, k, v, key_mask = tokens
+    memory, f = scratch(features.dtype, v.device), features.maps.key.feature_dim
     if state is None:
         kv = v.new_zeros(v.shape[0] * v.shape[1], f, v.shape[3], dtype=features.dtype)
         total = kv.new_zeros(kv.shape[:2])
@@ -59,7 +57,7 @@ def sweep(
         sums.baddbmm_(rows, before)
         # In place: a product with a vector is several times slower as a batched matrix product.
         denominator = scores.sum(dim=-1).add_(rows.mul_(totals_before[:, None]).sum(dim=-1))
-        factor = _by_row(inverse_of(denominator, eps).view(*values.shape[:4]))
+        factor = _by_row(inverse_of(denominator, features.maps.eps).view(*values.shape[:4]))
         inverse[:, :, at] = factor.flatten(2, 3)
         write(out[:, :, at].unflatten(2, factor.shape[2:]), _by_row(numerator), factor)
     return kept, (kv.unflatten(0, v.shape[:2]), total.unflatten(0, v.shape[:2]))
@@ -70,7 +68,7 @@ def sweep_backward(
 ) -> None:
     """Writes the gradients of q, k and v, and adds those of the parameters; blocks are taken from the last on."""
     q, k, v, key_mask, out, inverse, grad = inputs
-    memory, f = scratch(features.dtype, v.device), features.key_map.feature_dim
+    memory, f = scratch(features.dtype, v.device), features.maps.key.feature_dim
     # Gradients of the state after the current block.
     if not kept:
         return

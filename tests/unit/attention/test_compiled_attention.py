@@ -12,6 +12,7 @@ from mimicry.attention import AttentionDims, LinearAttention, forms
 from mimicry.attention.cpu import hedgehog
 from mimicry.attention.cpu.hedgehog import Kernels, OutOfRangeError
 from mimicry.attention.feature_maps.hedgehog import HedgehogFeatureMap
+from mimicry.attention.inputs import Tokens
 
 pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler here")
 
@@ -54,7 +55,7 @@ def run(attn: LinearAttention, inputs: list[Tensor], mask: Tensor | None) -> lis
 
 def check(attn: LinearAttention, inputs: list[Tensor], mask: Tensor | None) -> None:
     """Against the scores of all pairs in float64."""
-    assert hedgehog.serves(attn.query_map, attn.key_map, inputs[0], inputs[2])
+    assert hedgehog.serves(attn.maps, Tokens(*inputs))
     actual = run(attn, inputs, mask)
     attn = attn.double()
     attn.backend = "reference"
@@ -125,7 +126,7 @@ def test_exponents_out_of_range_are_left_to_the_exact_path(causal: bool, size: f
     attn = layer(causal)
     inputs = states(2, 100)
     inputs[1][1, 2, 60] = size
-    kernels = Kernels(attn.query_map, attn.key_map, *inputs, None, 1e-30)
+    kernels = Kernels(attn.maps, Tokens(*inputs))
     with pytest.raises(OutOfRangeError):
         kernels.causal(*kernels.empty_state()) if causal else kernels.sum_keys()
     exact = attn.double().weights(*(x.double() for x in inputs[:2])) @ inputs[2].double()
@@ -163,10 +164,9 @@ def test_prompts_in_pieces_and_absorbed_prompts_are_one_pass(padded: bool, monke
 
 
 def test_widths_that_fill_no_vectors_and_other_precisions_run_in_torch() -> None:
-    attn, (q, _, v) = layer(causal=True), states(1, 4)
-    maps = attn.query_map, attn.key_map
-    assert hedgehog.serves(*maps, q, v)
-    assert not hedgehog.serves(*maps, q.double(), v.double())
-    assert not hedgehog.serves(*maps, q.bfloat16(), v.bfloat16())
-    assert not hedgehog.serves(*maps, q, v[..., :7])
-    assert not hedgehog.serves(*maps, q[:, :, :0], v)
+    maps, (q, k, v) = layer(causal=True).maps, states(1, 4)
+    assert hedgehog.serves(maps, Tokens(q, k, v))
+    assert not hedgehog.serves(maps, Tokens(q.double(), k.double(), v.double()))
+    assert not hedgehog.serves(maps, Tokens(q.bfloat16(), k.bfloat16(), v.bfloat16()))
+    assert not hedgehog.serves(maps, Tokens(q, k, v[..., :7]))
+    assert not hedgehog.serves(maps, Tokens(q[:, :, :0], k, v))

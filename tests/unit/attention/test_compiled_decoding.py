@@ -11,6 +11,7 @@ from torch import Tensor
 from mimicry.attention import AttentionDims, LinearAttention, LinearState
 from mimicry.attention.cpu import decoding
 from mimicry.attention.feature_maps.hedgehog import HedgehogFeatureMap
+from mimicry.attention.inputs import Tokens
 
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler here")
 
@@ -125,7 +126,7 @@ def test_exponents_out_of_range_leave_the_sums_alone_and_are_left_to_the_exact_p
     state = attn.absorb(rows["k"][:, :, :5], rows["v"][:, :, :5])
     kept = state.kv.clone(), state.k.clone()
     last = [x[:, :, 5:] for x in rows.values()]
-    assert decoding.step(attn.query_map, attn.key_map, 1e-30, *last, state, None, True) is None
+    assert decoding.step(attn.maps, Tokens(*last), state, overwrite=True) is None
     assert torch.equal(state.kv, kept[0])
     assert torch.equal(state.k, kept[1])
     ran = count_steps(monkeypatch)

@@ -4,16 +4,16 @@ import torch
 from torch import Tensor
 
 from mimicry.attention.cpu.compiled import library
-from mimicry.attention.feature_maps.base import FeatureMap
 from mimicry.attention.feature_maps.hedgehog import HedgehogFeatureMap
 from mimicry.attention.feature_maps.projection import HeadProjection
+from mimicry.attention.inputs import Maps
 
 
-def can_run(query_map: FeatureMap, key_map: FeatureMap, x: Tensor) -> bool:
+def can_run(maps: Maps, x: Tensor) -> bool:
     """Whether the maps are Hedgehog's, the sums over `x` float32 on a CPU, and a compiler is on this machine."""
     return (
-        isinstance(query_map, HedgehogFeatureMap)
-        and isinstance(key_map, HedgehogFeatureMap)
+        isinstance(maps.query, HedgehogFeatureMap)
+        and isinstance(maps.key, HedgehogFeatureMap)
         and x.dtype == torch.float32
         and x.device.type == "cpu"
         and not torch.compiler.is_compiling()
@@ -21,11 +21,11 @@ def can_run(query_map: FeatureMap, key_map: FeatureMap, x: Tensor) -> bool:
     )
 
 
-def projections(query_map: FeatureMap, key_map: FeatureMap) -> tuple[HeadProjection, HeadProjection]:
+def projections(maps: Maps) -> tuple[HeadProjection, HeadProjection]:
     """Those of the maps of a layer that the kernels can run."""
-    assert isinstance(query_map, HedgehogFeatureMap)
-    assert isinstance(key_map, HedgehogFeatureMap)
-    return query_map.projection, key_map.projection
+    assert isinstance(maps.query, HedgehogFeatureMap)
+    assert isinstance(maps.key, HedgehogFeatureMap)
+    return maps.query.projection, maps.key.projection
 
 
 def numbers(part: HeadProjection) -> tuple[Tensor, Tensor | None]:

@@ -9,10 +9,10 @@ import torch
 
 from mimicry.attention.cpu.arguments import address, can_run, numbers, projections, rows
 from mimicry.attention.cpu.compiled import library
-from mimicry.attention.feature_maps.base import FeatureMap
 from mimicry.attention.features import PLAIN_RANGE
+from mimicry.attention.inputs import Maps, Tokens
 from mimicry.attention.state import LinearState
-from mimicry.shapes import KeyMask, Keys, Outputs, Queries, Values
+from mimicry.shapes import Outputs
 
 # Elements of a state for which a second thread is worth waking.
 PER_THREAD = 32_768
@@ -32,31 +32,21 @@ def _function() -> Callable[..., int]:
     return function
 
 
-def is_available(query_map: FeatureMap, key_map: FeatureMap, state: LinearState) -> bool:
+def is_available(maps: Maps, state: LinearState) -> bool:
     """Whether `step` can run; a state under a shift is left to torch."""
-    return state.shift is None and can_run(query_map, key_map, state.kv)
+    return state.shift is None and can_run(maps, state.kv)
 
 
-def step(
-    query_map: FeatureMap,
-    key_map: FeatureMap,
-    eps: float,
-    q: Queries,
-    k: Keys,
-    v: Values,
-    state: LinearState,
-    key_mask: KeyMask | None,
-    overwrite: bool,
-) -> tuple[Outputs, LinearState] | None:
+def step(maps: Maps, token: Tokens, state: LinearState, overwrite: bool) -> tuple[Outputs, LinearState] | None:
     """Output of one token and the state after it, where `is_available` says so; inputs in float32.
 
     Returns:
         None, with nothing written, if some |W x + b| is too large for plain exponentials, or not a number.
     """
+    of_query, of_key = projections(maps)
+    (query_weight, query_bias), (key_weight, key_bias) = numbers(of_query), numbers(of_key)
+    q, k, v, key_mask = rows(token.q), rows(token.k), rows(token.v), token.key_mask
     batch, heads, _, width = q.shape
-    maps = projections(query_map, key_map)
-    (query_weight, query_bias), (key_weight, key_bias) = (numbers(part) for part in maps)
-    q, k, v = (rows(x) for x in (q, k, v))
     kv, sums = state.kv.contiguous(), state.k.contiguous()
     next_kv, next_sums = (kv, sums) if overwrite else (torch.empty_like(kv), torch.empty_like(sums))
     count, value_width = query_weight.shape[1], v.shape[3]
@@ -68,7 +58,7 @@ def step(
         q.data_ptr(), k.data_ptr(), v.data_ptr(), Strides(*q.stride()[:2], *k.stride()[:2], *v.stride()[:2]),
         query_weight.data_ptr(), address(query_bias), key_weight.data_ptr(), address(key_bias), address(mask),
         kv.data_ptr(), sums.data_ptr(), next_kv.data_ptr(), next_sums.data_ptr(), y.data_ptr(), phi.data_ptr(),
-        batch, heads, query_weight.shape[0] == 1, width, value_width, count, maps[0].input_scale, eps, PLAIN_RANGE,
-        min(torch.get_num_threads(), 1 + kv.numel() // PER_THREAD),
+        batch, heads, query_weight.shape[0] == 1, width, value_width, count, of_query.input_scale, maps.eps,
+        PLAIN_RANGE, min(torch.get_num_threads(), 1 + kv.numel() // PER_THREAD),
     )  # fmt: skip
     return None if beyond else (y, LinearState(next_kv, next_sums, None, state.tokens + 1))

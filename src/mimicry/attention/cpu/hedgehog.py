@@ -13,9 +13,9 @@ from torch import Tensor
 
 from mimicry.attention.cpu.arguments import address, can_run, numbers, projections, rows
 from mimicry.attention.cpu.compiled import library
-from mimicry.attention.feature_maps.base import FeatureMap
 from mimicry.attention.features import PLAIN_RANGE
-from mimicry.shapes import KeyMask, Keys, KeyState, KVState, Outputs, Queries, RowScores, Values
+from mimicry.attention.inputs import Maps, Tokens
+from mimicry.shapes import Keys, KeyState, KVState, Outputs, Queries, RowScores, Values
 
 Strides = ctypes.c_ssize_t * 3
 POINTER, SIZE, NUMBER = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
@@ -53,27 +53,19 @@ class _Gradients(ctypes.Structure):
 class Kernels:
     """One layer's maps and one batch of tokens, as the kernels take them; the tensors live as long as this does."""
 
-    def __init__(
-        self,
-        query_map: FeatureMap,
-        key_map: FeatureMap,
-        q: Queries,
-        k: Keys,
-        v: Values,
-        key_mask: KeyMask | None,
-        eps: float,
-    ) -> None:
+    def __init__(self, maps: Maps, tokens: Tokens) -> None:
         found = library()
         assert found is not None
-        maps = projections(query_map, key_map)
+        of_query, of_key = projections(maps)
+        q, k, v, key_mask = tokens
         self.library = found
         self.q, self.k, self.v = (rows(x) for x in (q, k, v))
         # Kept, because the kernels know their addresses only.
-        self.maps = [tensor for part in maps for tensor in numbers(part)]
+        self.maps = [tensor for part in (of_query, of_key) for tensor in numbers(part)]
         self.mask = None if key_mask is None else key_mask.contiguous()
         (batch, heads, queries, width), (_, _, keys, value_width) = q.shape, v.shape
-        self.features, self.width = maps[0].num_features, width
-        sizes = (batch, heads, queries, keys, width, value_width, self.features, maps[0].weight.shape[0] == 1)
+        self.features, self.width = of_query.num_features, width
+        sizes = (batch, heads, queries, keys, width, value_width, self.features, of_query.weight.shape[0] == 1)
         self.problem = _Problem(
             *(x.data_ptr() for x in (self.q, self.k, self.v)),
             *(Strides(*x.stride()[:3]) for x in (self.q, self.k, self.v)),
@@ -81,7 +73,7 @@ class Kernels:
             address(self.mask),
             *sizes,
             min(torch.get_num_threads(), batch * heads),
-            *(maps[0].input_scale, eps, PLAIN_RANGE),
+            *(of_query.input_scale, maps.eps, PLAIN_RANGE),
         )
 
     def empty_state(self) -> tuple[KVState, KeyState]:
@@ -168,11 +160,12 @@ class Kernels:
             raise OutOfRangeError
 
 
-def serves(query_map: FeatureMap, key_map: FeatureMap, q: Queries, v: Values) -> bool:
+def serves(maps: Maps, tokens: Tokens) -> bool:
     """Whether the kernels can run these: tokens there are, and widths of whole vectors."""
-    if not can_run(query_map, key_map, q) or q.numel() == 0 or v.numel() == 0:
+    q, _, v, _ = tokens
+    if not can_run(maps, q) or q.numel() == 0 or v.numel() == 0:
         return False
-    features = projections(query_map, key_map)[0].num_features
+    features = projections(maps)[0].num_features
     return not any(size % _columns() for size in (q.shape[3], v.shape[3], features))
 
 
