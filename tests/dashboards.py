@@ -63,7 +63,7 @@ def analyses(attn: str) -> dict[str, object]:
     weights = Curve("analysis/monotonicity", "recovered", "q.k", x, y, low, high)
     steps = tuple(float(step) for step in range(9, 500, 10))
     loss = tuple(round(KL[attn] + float(np.exp(-step / 100)), 4) for step in steps)
-    return {"heads": tuple(grids), "curves": (Curve("distill/loss", "distilled", "step", steps, loss), weights)}
+    return {"heads": tuple(grids), "curves": (Curve("train/loss", "distilled", "batch", steps, loss), weights)}
 
 
 def attention_maps() -> dict[str, object]:

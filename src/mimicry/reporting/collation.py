@@ -12,6 +12,7 @@ from mimicry.reporting.run_record import COLLECTION_NAME, RunRecord
 from mimicry.reporting.score_figure import score_figure
 from mimicry.reporting.targets import read_targets
 from mimicry.reporting.tidy import tidy_csv
+from mimicry.reporting.training_figure import training_figure
 from mimicry.reporting.verdicts import Verdict, judge
 
 
@@ -68,7 +69,7 @@ def _verdicts(experiment: Path, records: Iterable[RunRecord]) -> tuple[Verdict, 
 
 
 def write_tables(of: Collection, score: str | None = None) -> None:
-    """Writes tables, figure, verdicts and provenance beside the records, which stay as they are.
+    """Writes tables, figures, verdicts and provenance beside the records, which stay as they are.
 
     The same records and targets give the same files, byte for byte.
 
@@ -87,6 +88,7 @@ def write_tables(of: Collection, score: str | None = None) -> None:
         (of.folder / name).write_text(content, encoding="utf-8")
     write_verdicts([of], of.folder)
     score_figure(of.records, of.folder / "figure.png", score)
+    training_figure(of.records, of.folder / "training.png", score)
 
 
 def write_verdicts(collections: Iterable[Collection], folder: Path) -> None:

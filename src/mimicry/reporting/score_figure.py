@@ -15,12 +15,13 @@ from mimicry.reporting.tables import PERPLEXITIES, STATE_LABELS, metric_heading,
 from mimicry.reporting.variants import finished, variants
 
 # Okabe and Ito's colours, which people who confuse red and green can tell apart.
+PALETTE = ("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7", "#000000")
 COLOURS: dict[ModelState, str] = {
     "teacher": "#666666",
-    "no_train": "#E69F00",
-    "distilled": "#56B4E9",
-    "recovered": "#0072B2",
-    "trained": "#009E73",
+    "no_train": PALETTE[1],
+    "distilled": PALETTE[4],
+    "recovered": PALETTE[0],
+    "trained": PALETTE[2],
 }
 MARKERS: dict[ModelState, str] = {"no_train": "o", "distilled": "s", "recovered": "D", "trained": "D"}
 # Characters in a line of a row's label: some name several options.

@@ -6,10 +6,10 @@ function training(runs) {
   const place = section("training");
   clear(place);
   const about =
-    "What was logged while a stage trained, of the settings that won; one line for each run, dashed by seed.";
+    "What was logged while a stage trained, of the settings that won; one line for each run, dashed by seed. A distilled state's loss is the distance of its attention weights, no loss of the task.";
   place.append(el("h2", {}, "Training"), el("p", { class: "note" }, about));
   const entries = runs.flatMap((run) =>
-    run.curves.filter((curve) => curve.x_name === "step").map((curve) => ({ run, curve })),
+    run.curves.filter((curve) => !curve.name.startsWith("analysis/")).map((curve) => ({ run, curve })),
   );
   if (!entries.length)
     return place.append(
@@ -22,10 +22,12 @@ function training(runs) {
   curveChoice.table = stillThere(tables, curveChoice.table);
   const here = entries.filter(({ run }) => String(run.group) === curveChoice.table);
   const ordered = [...here].sort((a, b) => stageOrder(a.curve.stage) - stageOrder(b.curve.stage));
-  const names = distinct(ordered.map(({ curve }) => `${curve.stage}|${curve.name}`)).map((key) => [
-    key,
-    `${key.split("|")[1]} (${DATA.states[key.split("|")[0]] ?? key.split("|")[0]})`,
-  ]);
+  // Some older records count optimizer steps, where others count batches.
+  const kind = ({ curve }) => `${curve.stage}|${curve.name}|${curve.x_name}`;
+  const names = distinct(ordered.map(kind)).map((key) => {
+    const [stage, name, over] = key.split("|");
+    return [key, `${name} over ${over} (${DATA.states[stage] ?? stage})`];
+  });
   curveChoice.name = stillThere(names, curveChoice.name);
   const again = (name) => (value) => {
     curveChoice[name] = value;
@@ -39,8 +41,9 @@ function training(runs) {
       choice("Curve", names, curveChoice.name, again("name")),
     ),
   );
-  const shown = here.filter(({ curve }) => `${curve.stage}|${curve.name}` === curveChoice.name);
-  place.append(plot("Curves of training", () => lines(shown, "step", curveChoice.name.split("|")[1])));
+  const shown = here.filter((entry) => kind(entry) === curveChoice.name);
+  const [, name, over] = curveChoice.name.split("|");
+  place.append(plot("Curves of training", () => lines(shown, over, name)));
 }
 
 const CURVES = {
@@ -101,7 +104,7 @@ function monotonicity(runs) {
     ),
   );
   const shown = here.filter(({ curve }) => curve.stage === curveChoice.stage);
-  const [title, x, y] = CURVES[curveChoice.kind] ?? [kinds[0][1], shown[0].curve.x_name, shown[0].curve.name];
+  const [title, x, y] = CURVES[curveChoice.kind] ?? [kinds.find(([key]) => key === curveChoice.kind)[1], shown[0].curve.x_name, shown[0].curve.name];
   place.append(
     plot(title, () => {
       const figure = lines(shown, x, y);
@@ -133,7 +136,7 @@ function lines(entries, xName, yName) {
       legendgroup: run.label,
       hovertext: curve.x.map(
         (x, index) =>
-          `<b>${plain(run.label)}</b> · seed ${run.seed}<br>${plain(xName)} ${number(x, xName === "step" ? 0 : 2)}: ${number(curve.y[index], 4)}`,
+          `<b>${plain(run.label)}</b> · seed ${run.seed}<br>${plain(xName)} ${number(x, Number.isInteger(x) ? 0 : 2)}: ${number(curve.y[index], 4)}`,
       ),
       hoverinfo: "text",
     };

@@ -90,7 +90,7 @@ def test_verdicts_heads_curves_maps_and_benchmarks_are_all_there(data: dict[str,
     local = next(run for run in data["runs"] if run["maps"])
     assert local["maps"]["shape"] == [2, 3, 5, 5]
     assert {grid["name"] for grid in local["heads"]} == {"analysis/entropy", "analysis/kl"}
-    assert {curve["x_name"] for curve in local["curves"]} == {"step", "q.k"}
+    assert {curve["x_name"] for curve in local["curves"]} == {"batch", "q.k"}
 
 
 def test_every_script_of_the_package_is_in_the_page(page: Path) -> None:
