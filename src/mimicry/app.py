@@ -1,5 +1,6 @@
 """The command line: config in, run record out. The only module that imports Hydra and OmegaConf."""
 
+import inspect
 import logging
 import math
 import os
@@ -17,7 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from mimicry.assets import AssetError
+from mimicry.checks import check_config, check_devices
 from mimicry.ranks import is_main_process, started_together
+from mimicry.schema import import_target
 
 if TYPE_CHECKING:
     from mimicry.reporting.run_record import RunRecord
@@ -26,14 +29,8 @@ log = logging.getLogger("mimicry")
 
 # What bad input, a missing network or diverging training raises; anything else is a bug and keeps its traceback.
 EXPECTED = (ValueError, OSError, FloatingPointError, AssetError)
-GROUPS = (
-    *("regime", "attn", "model", "task", "optimizer", "scheduler"),
-    *("trainer", "logger", "callbacks", "analysis", "paths", "maps_corpus"),
-)
-OPTIONAL_GROUPS = ("maps_corpus",)
 # What may stand beside `from` on the command line.
 WITH_FROM = ("from", "analysis", "trainer")
-OPTIONS = ("seed", "from", "rerun", "checkpoint_minutes", "adapters", "experiment", "targets", "fail_fast")
 # Parts of Hydra's messages that do not help: where it looked, and advice to add with + what no constructor accepts.
 NOISE = ("To append to", "Config search path", "provider=", "full_key", "object_type", "reference_type", "Available")
 
@@ -51,7 +48,7 @@ def main(conf: Path) -> None:
             raise
         sys.exit(f"error: {' '.join(str(error).split())}")
     except KeyboardInterrupt:
-        sys.exit("error: interrupted")
+        sys.exit("error: interrupted; the same command goes on from what was kept")
 
 
 def composition_error(error: Exception) -> str:
@@ -61,9 +58,17 @@ def composition_error(error: Exception) -> str:
         return f"{lines[0].removeprefix('In ')}; choose one of {', '.join(error.options)}"
     unknown = error.__cause__
     if isinstance(unknown, ConfigAttributeError | ConfigKeyError) and isinstance(unknown.parent_node, DictConfig):
+        if takes(unknown.parent_node, str(unknown.key)):
+            return f"{unknown.full_key}: left to its default so far; set it with +{unknown.full_key}=VALUE"
         keys = [str(key) for key in unknown.parent_node if key != "hydra" and not str(key).startswith("_")]
         return f"{unknown.full_key}: no such option; there are {', '.join(keys) or 'none'}"
     return "; ".join(line.rstrip(".") for line in lines if not line.startswith(NOISE))
+
+
+def takes(node: DictConfig, option: str) -> bool:
+    """Whether what a part of the config describes has such an option, unlisted though it is."""
+    target = node.get("_target_")
+    return target is not None and option in inspect.signature(import_target(target, "config")).parameters
 
 
 def run(config: DictConfig) -> float | None:
@@ -107,16 +112,6 @@ def swept(sweep: Path) -> tuple[int | None, list[str]]:
     if any(isinstance(override.value(), Glob) for override in choices.values()):
         return None, list(choices)
     return math.prod(len([*override.sweep_iterator()]) for override in choices.values()), list(choices)
-
-
-def check_devices(trainer: dict[str, Any]) -> None:
-    """Refuses several devices inside a sweep; ValueError with the reason."""
-    strategy, devices = trainer.get("strategy", "auto"), trainer["devices"]
-    if strategy != "auto" or devices != 1:
-        raise ValueError(
-            f"trainer: a sweep needs devices=1 and strategy=auto, got devices={devices} and strategy={strategy}: "
-            "processes of one job would each run the whole sweep; spread its jobs with hydra/launcher=... instead"
-        )
 
 
 def run_job(plain: dict[str, Any], choices: Any) -> tuple[float | None, bool]:
@@ -197,41 +192,6 @@ def objective(record: "RunRecord") -> float | None:
 def build(options: dict[str, Any]) -> Any:
     """The object a config describes; its lists and dicts arrive as plain ones."""
     return hydra.utils.instantiate(options, _convert_="all")
-
-
-def check_config(plain: dict[str, Any]) -> None:
-    """Checks every option against the signature of what it configures; ValueError with one line."""
-    from mimicry.schema import check_options, import_target
-
-    for name, value in plain.items():
-        if name not in (*GROUPS, *OPTIONS):
-            raise ValueError(f"{name}: no such option; there are {', '.join((*GROUPS, *OPTIONS))}")
-        if name in GROUPS and not isinstance(value, dict) and not (value is None and name in OPTIONAL_GROUPS):
-            raise ValueError(f"{name} must be one of its group's options, got {value!r}")
-    if type(plain["seed"]) is not int or plain["seed"] < 0:
-        raise ValueError(f"seed must be an integer >= 0, got {plain['seed']!r}")
-    minutes = plain["checkpoint_minutes"]
-    if type(minutes) not in (int, float) or not minutes > 0:
-        raise ValueError(f"checkpoint_minutes must be a number > 0, got {minutes!r}")
-    for name in ("rerun", "fail_fast"):
-        if type(plain[name]) is not bool:
-            raise ValueError(f"{name} must be true or false, got {plain[name]!r}")
-    if not isinstance(plain["experiment"], str):
-        raise ValueError(f"experiment must be a name, got {plain['experiment']!r}")
-    if plain["adapters"] not in ("merged", "separate"):
-        raise ValueError(f"adapters must be merged or separate, got {plain['adapters']!r}")
-    # Before the options: those of one regime are unknown to another, which would say less.
-    kinds = import_target(plain["regime"]["_target_"], "regime").modalities  # type: ignore[attr-defined]
-    model = import_target(plain["model"]["_target_"], "model")
-    kind = getattr(model, "kind", model.modality)  # type: ignore[attr-defined]
-    if kind not in kinds:
-        raise ValueError(
-            f"model must be of a kind that the regime converts, {' or '.join(kinds)}, got {kind}: "
-            "regime=finetuned is for classifiers of texts and images, regime=pretrained for language models, "
-            "regime=scratch for models that start from random weights"
-        )
-    for name in GROUPS:
-        check_options(plain[name], name)
 
 
 def set_up_logging() -> None:

@@ -107,6 +107,8 @@ def _recorded(
         # Lightning turns Ctrl-C during training into an exit.
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
         keep(replace(record, reason="interrupted" if stopped else failure_reason(error)))
+        if stopped:
+            raise KeyboardInterrupt from error
         raise
     finally:
         keep(replace(record, wall_s=time.perf_counter() - began, peak_memory_bytes=peak_memory_bytes()))

@@ -9,7 +9,7 @@ from typing import Any
 
 from mimicry.regimes.maps import AttentionMaps
 from mimicry.regimes.runner import StateResult
-from mimicry.regimes.selection import Trial
+from mimicry.regimes.trial import Trial
 from mimicry.reporting.attention_maps import write_attention_maps
 from mimicry.reporting.attention_report import FOLDER, AttentionTables, write_attention_report
 from mimicry.reporting.plots import attention_maps_figure

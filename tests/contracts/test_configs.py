@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from mimicry.app import check_config
+from mimicry.checks import check_config
 from mimicry.schema import import_target
 
 CONF = REPO / "conf"

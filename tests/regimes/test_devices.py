@@ -17,7 +17,7 @@ from runs import records
 from mimicry.locks import held
 from mimicry.regimes.progress import TRIALS, keep
 from mimicry.regimes.runner import Runner
-from mimicry.regimes.selection import Trial
+from mimicry.regimes.trial import Trial
 from mimicry.reporting.run_record import read_record
 
 STATES = ("teacher", "no_train", "distilled", "recovered")

@@ -34,6 +34,17 @@ REFUSALS = [
     (["task.max_train_rows=1.5"], r"task.max_train_rows must be int \| None, got 1.5"),
     (["logger.mode=loud"], r"logger.mode must be Literal\['auto', 'online', 'offline', 'disabled'\], got 'loud'"),
     (["attn._target_=foo.Bar"], r"attn._target_: cannot import 'foo.Bar'"),
+    # Of the trainer: what a run sets itself, and what Lightning would take for something else or find out late.
+    (
+        ["trainer.accumulate_grad_batches=4"],
+        r"left to its default so far; set it with \+trainer.accumulate_grad_batches=",
+    ),
+    (["trainer.typo=4"], r"trainer.typo: no such option; there are accelerator, devices"),
+    (["+trainer.max_epochs=2"], r"trainer.max_epochs is set by the run itself, got 2: use regime.<stage>.epochs"),
+    (["+trainer.fast_dev_run=true"], r"trainer.fast_dev_run is set by the run itself, got True: use debug=smoke"),
+    (["trainer.gradient_clip_val=-1"], r"trainer.gradient_clip_val must be > 0, or null for no clipping, got -1"),
+    (["+trainer.accumulate_grad_batches=0"], r"trainer.accumulate_grad_batches must be >= 1, got 0"),
+    (["trainer.log_every_n_steps=0"], r"trainer.log_every_n_steps must be >= 1, got 0"),
     # Ranges and combinations.
     (["attn=exp_t1", "attn.feature_map.temperature=-1.0"], r"temperature must be > 0, got -1.0"),
     (["attn=cosformer", "attn.feature_map.max_length=64"], "max_length must be >= 128, the tokens of a row, got 64"),

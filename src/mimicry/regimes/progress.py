@@ -13,7 +13,7 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from mimicry.ranks import is_main_process
-from mimicry.regimes.selection import Trial
+from mimicry.regimes.trial import Trial
 
 log = logging.getLogger(__name__)
 

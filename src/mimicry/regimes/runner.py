@@ -18,8 +18,9 @@ from mimicry.data.batches import Rows, TaskBatches
 from mimicry.locks import held
 from mimicry.ranks import agreed
 from mimicry.regimes.progress import is_kept, keep, take
-from mimicry.regimes.selection import Trial, describe, train_best
+from mimicry.regimes.selection import train_best
 from mimicry.regimes.stage import Stage
+from mimicry.regimes.trial import Trial, describe
 from mimicry.training.attention_analysis import AnalysisSettings, AttentionSummary, analyse_state
 from mimicry.training.budget import Budget
 from mimicry.training.metrics import higher_is_better
@@ -145,10 +146,13 @@ class Runner:
         wall_s, epochs = checkpoint.wall_s, trainer.current_epoch
         best_epoch = None
         if stage.patience is not None:
+            # One that had stopped before an interruption ends without another.
+            epochs = best.last
             save_model(stage.model, str(folder / LAST))
             best_epoch = best.take(module)
             log.info("%s: epoch %d of %d was the best and is kept", stage.name, best_epoch, epochs)
-        tokens_per_s = tokens * epochs / wall_s
+        # Of whole epochs all tokens; of a part of one, which the trainer's own options may ask for, its share.
+        tokens_per_s = tokens * losses.batches / len(loader) / (wall_s - speed.validating_s)
         return Trial(
             epochs,
             budget.learning_rate,
@@ -209,7 +213,8 @@ class Runner:
         return self._trained(stage, teacher, folder), False
 
     def _trained(self, stage: Stage, teacher: nn.Module | None, folder: Path) -> tuple[Trial, ...]:
-        trials = train_best(stage, self._fit, lambda trained: self._judge(trained, teacher))
+        candidates = self.progress / f"{stage.name} candidates"
+        trials = train_best(stage, self._fit, lambda trained: self._judge(trained, teacher), candidates)
         keep(folder, stage.model, trials)
         return trials
 

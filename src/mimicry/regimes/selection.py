@@ -4,42 +4,20 @@ import copy
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from pathlib import Path
 
+from mimicry.ranks import agreed
+from mimicry.regimes.progress import is_kept, keep, take
 from mimicry.regimes.stage import Stage
+from mimicry.regimes.trial import Trial, describe
 from mimicry.training.budget import Budget
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Trial:
-    """One candidate of a stage: its settings, what it cost and how it did on the held-out rows.
-
-    `held_out` is None where there was no other candidate, and where this one diverged or its score has no value; of a
-    loss it is the negative, so that higher is always better. `mfu` is the share of the device's `peak_flops_per_s`,
-    those of a large matrix product; both are None where the model does not count its operations. `best_epoch` is the
-    one whose weights were kept, counted from 1; None where those of the last step were. `loss` is its
-    course over batches, and `held_out_scores` that of each score where every epoch was scored on the held-out rows.
-    """
-
-    epochs: int
-    learning_rate: float
-    steps: int
-    wall_s: float
-    tokens_per_s: float | None
-    held_out: float | None
-    chosen: bool
-    trained_parameters: int | None = None
-    mfu: float | None = None
-    peak_flops_per_s: float | None = None
-    best_epoch: int | None = None
-    loss: tuple[tuple[int, float], ...] = ()
-    held_out_scores: tuple[tuple[str, tuple[tuple[int, float], ...]], ...] = ()
-
-
 def train_best(
-    stage: Stage, fit: Callable[[Stage, Budget], Trial], judge: Callable[[Stage], float]
+    stage: Stage, fit: Callable[[Stage, Budget], Trial], judge: Callable[[Stage], float], folder: Path
 ) -> tuple[Trial, ...]:
     """Trains every candidate from the same weights, and leaves the weights of the best in `stage.model`.
 
@@ -47,6 +25,7 @@ def train_best(
         stage: with at least one candidate.
         fit: trains `stage.model` in place with one budget.
         judge: of the trained model on the held-out rows; higher is better.
+        folder: keeps the best candidate so far, and all that were judged, for an interrupted choice to go on from.
 
     Returns:
         All trials, in order of the candidates; one of them is chosen. A single candidate is not judged.
@@ -57,20 +36,29 @@ def train_best(
     if len(stage.candidates) == 1:
         return (replace(fit(stage, stage.candidates[0]), chosen=True),)
     start = copy.deepcopy(stage.model.state_dict())
-    trials: list[Trial] = []
-    best, best_score, best_weights = None, -math.inf, start
-    for index, budget in enumerate(stage.candidates):
+    trials: tuple[Trial, ...] = ()
+    if agreed(is_kept(folder)):
+        trials = take(folder, stage.model)
+        log.info("%s: %d of %d candidates were judged before", stage.name, len(trials), len(stage.candidates))
+    # Of the best so far; those of the start until there is one.
+    weights = copy.deepcopy(stage.model.state_dict())
+    for budget in stage.candidates[len(trials) :]:
         stage.model.load_state_dict(start)
         trial = _try(stage, budget, fit, judge)
-        trials.append(trial)
-        if trial.held_out is not None and trial.held_out > best_score:
-            best, best_score, best_weights = index, trial.held_out, copy.deepcopy(stage.model.state_dict())
-    if best is None:
+        best = next((earlier.held_out for earlier in trials if earlier.chosen), None)
+        if trial.held_out is not None and (best is None or trial.held_out > best):
+            trials = (*(replace(earlier, chosen=False) for earlier in trials), replace(trial, chosen=True))
+            weights = copy.deepcopy(stage.model.state_dict())
+        else:
+            trials = (*trials, trial)
+            stage.model.load_state_dict(weights)
+        keep(folder, stage.model, trials)
+    if not any(trial.chosen for trial in trials):
         raise FloatingPointError(
             f"{stage.name}: none of {len(trials)} candidates got a score; lower regime.{stage.name}.learning_rate"
         )
-    stage.model.load_state_dict(best_weights)
-    return tuple(replace(trial, chosen=index == best) for index, trial in enumerate(trials))
+    stage.model.load_state_dict(weights)
+    return trials
 
 
 def _try(stage: Stage, budget: Budget, fit: Callable[[Stage, Budget], Trial], judge: Callable[[Stage], float]) -> Trial:
@@ -85,13 +73,3 @@ def _try(stage: Stage, budget: Budget, fit: Callable[[Stage, Budget], Trial], ju
     trial = replace(trial, held_out=score if math.isfinite(score) else None)
     log.info("%s: %s", stage.name, describe(trial))
     return trial
-
-
-def describe(trial: Trial) -> str:
-    """One line for the log."""
-    rate = "" if trial.tokens_per_s is None else f", {trial.tokens_per_s:,.0f} tokens/s"
-    rate += "" if trial.mfu is None else f", {trial.mfu:.0%} of the machine's matrix products"
-    held_out = "" if trial.held_out is None else f", {trial.held_out:.4f} on held-out rows"
-    cost = f"{trial.steps} steps in {trial.wall_s:.0f} s{rate}"
-    epochs = f"{trial.epochs} epoch{'s' * (trial.epochs > 1)}"
-    return f"{epochs} at learning rate {trial.learning_rate:g}: {cost}{held_out}"

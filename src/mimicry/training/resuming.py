@@ -123,19 +123,28 @@ class BestEpoch(L.Callback):
         self.path = folder / "best.ckpt"
         self.metric = metric
         self.patience = patience
-        self.best, self.epoch = -math.inf, 0
+        # The best score, its epoch and the last one, counted from 1.
+        self.best, self.epoch, self.last = -math.inf, 0, 0
+
+    @property
+    def stops(self) -> bool:
+        """Whether as many epochs as are waited for have gone by without a better score."""
+        return self.last - self.epoch >= self.patience
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Lightning forgets what was decided before an interruption.
+        trainer.should_stop = trainer.should_stop or self.stops
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         # Before training starts Lightning validates a batch or two to see that it works.
         if trainer.sanity_checking:
             return
         value = float(trainer.callback_metrics[f"val/{self.metric}"])
-        score, epoch = value if higher_is_better(self.metric) else -value, trainer.current_epoch + 1
+        score, self.last = value if higher_is_better(self.metric) else -value, trainer.current_epoch + 1
         if score > self.best:
-            self.best, self.epoch = score, epoch
+            self.best, self.epoch = score, self.last
             trainer.save_checkpoint(self.path, weights_only=True)
-        elif epoch - self.epoch >= self.patience:
-            trainer.should_stop = True
+        trainer.should_stop = trainer.should_stop or self.stops
 
     def take(self, module: L.LightningModule) -> int:
         """Gives the module the weights of its best epoch, and returns that epoch, counted from 1.
@@ -149,7 +158,7 @@ class BestEpoch(L.Callback):
         return self.epoch
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "epoch": self.epoch}
+        return {"best": self.best, "epoch": self.epoch, "last": self.last}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self.epoch = state_dict["best"], state_dict["epoch"]
+        self.best, self.epoch, self.last = (state_dict[name] for name in ("best", "epoch", "last"))

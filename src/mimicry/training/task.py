@@ -62,6 +62,10 @@ class TaskModule(L.LightningModule):
         self.log(f"{self.stage}/loss", loss, prog_bar=True)
         return loss
 
+    def on_validation_epoch_start(self) -> None:
+        # What measuring in inference mode has left behind takes no further sums outside of it.
+        self.scores.reset()
+
     def validation_step(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         self.scores.update(self.model, batch)
 

@@ -57,8 +57,10 @@ class Throughput(L.Callback):
     def __init__(self, flops_per_token: float | None) -> None:
         self.flops_per_token = flops_per_token
         self.peak: float | None = None
+        # Of the stage so far, those of interrupted attempts up to their last checkpoint included.
+        self.validating_s = 0.0
         self._tokens: int | Tensor = 0
-        self._began = 0.0
+        self._began = self._paused = 0.0
         self._latest: dict[str, float] = {}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -80,6 +82,22 @@ class Throughput(L.Callback):
         # At every batch, because Lightning chooses by its own count which of them it writes.
         pl_module.log_dict(self._latest)
 
+    def on_validation_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self._paused = time.perf_counter()
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        # Before training starts Lightning validates a batch or two to see that it works.
+        if not trainer.sanity_checking:
+            passed = time.perf_counter() - self._paused
+            self.validating_s += passed
+            self._began += passed
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"validating_s": self.validating_s}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.validating_s = state_dict["validating_s"]
+
 
 class LossCurve(L.Callback):
     """The mean training loss of stretches of steps, at most 100 of them, whatever the length of the stage.
@@ -93,7 +111,8 @@ class LossCurve(L.Callback):
         self.points: list[tuple[int, float]] = []
         self.validated: dict[str, list[tuple[int, float]]] = {}
         self._losses: list[float] = []
-        self._steps = 0
+        # Trained on so far.
+        self.batches = 0
 
     @property
     def scores(self) -> tuple[tuple[str, tuple[tuple[int, float], ...]], ...]:
@@ -103,7 +122,7 @@ class LossCurve(L.Callback):
     @property
     def curve(self) -> tuple[tuple[int, float], ...]:
         """The last batch of each stretch, counted from 1, and the stretch's mean loss, to five digits."""
-        points = [*self.points, (self._steps, _mean(self._losses))] if self._losses else self.points
+        points = [*self.points, (self.batches, _mean(self._losses))] if self._losses else self.points
         return tuple((step, float(f"{loss:.5g}")) for step, loss in points)
 
     def on_train_batch_end(
@@ -117,14 +136,14 @@ class LossCurve(L.Callback):
         if not trainer.sanity_checking:
             for name, value in trainer.callback_metrics.items():
                 if name.startswith("val/"):
-                    self.validated.setdefault(name, []).append((self._steps, float(f"{float(value):.5g}")))
+                    self.validated.setdefault(name, []).append((self.batches, float(f"{float(value):.5g}")))
 
     def add(self, loss: float) -> None:
         """One more batch."""
-        self._steps += 1
+        self.batches += 1
         self._losses.append(loss)
         if len(self._losses) == self.stretch:
-            self.points.append((self._steps, _mean(self._losses)))
+            self.points.append((self.batches, _mean(self._losses)))
             self._losses = []
         if len(self.points) == POINTS:
             pairs = zip(self.points[::2], self.points[1::2], strict=True)
@@ -132,12 +151,12 @@ class LossCurve(L.Callback):
             self.stretch *= 2
 
     def state_dict(self) -> dict[str, Any]:
-        losses = {"stretch": self.stretch, "points": self.points, "losses": self._losses, "steps": self._steps}
+        losses = {"stretch": self.stretch, "points": self.points, "losses": self._losses, "steps": self.batches}
         return losses | {"validated": self.validated}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.stretch, self.points = state_dict["stretch"], state_dict["points"]
-        self._losses, self._steps = state_dict["losses"], state_dict["steps"]
+        self._losses, self.batches = state_dict["losses"], state_dict["steps"]
         self.validated = state_dict["validated"]
 
 
