@@ -4,6 +4,7 @@ import inspect
 import logging
 import math
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Glob
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, InstantiationException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
@@ -125,7 +126,7 @@ def run_job(plain: dict[str, Any], choices: Any) -> tuple[float | None, bool]:
     from mimicry.conversion.checkpoint import Checkpoint
     from mimicry.reporting.run_record import config_fingerprint, finished_record, run_folder
 
-    checkpoint: Checkpoint = build(plain["model"])
+    checkpoint: Checkpoint = build(plain["model"], "model")
     identity = {"regime": choices["regime"], "model": checkpoint.name, "task": choices["task"], "attn": choices["attn"]}
     fingerprint = config_fingerprint(plain)
     folder = run_folder(
@@ -189,9 +190,27 @@ def objective(record: "RunRecord") -> float | None:
     return -measured.value if measured.value is not None and measured.unit.startswith("nats") else measured.value
 
 
-def build(options: dict[str, Any]) -> Any:
-    """The object a config describes; its lists and dicts arrive as plain ones."""
-    return hydra.utils.instantiate(options, _convert_="all")
+def build(options: dict[str, Any], where: str = "") -> Any:
+    """The object a config describes; its lists and dicts arrive as plain ones.
+
+    Args:
+        options: with a `_target_`.
+        where: dotted path of the options in the config, for messages.
+
+    Raises:
+        ValueError: what a constructor refuses, with the path of the option.
+    """
+    try:
+        return hydra.utils.instantiate(options, _convert_="all")
+    except InstantiationException as error:
+        refusal = error.__cause__
+        if not isinstance(refusal, ValueError):
+            raise
+        inside = re.search(r"^full_key: (.+)$", str(error), re.MULTILINE)
+        places = [*where.split("."), *(inside[1].split(".") if inside else ())]
+        # Some refusals name the end of the path themselves.
+        said = next((i for i in range(len(places)) if str(refusal).startswith(".".join(places[i:]) + ".")), len(places))
+        raise ValueError(".".join([*filter(None, places[:said]), str(refusal)])) from error
 
 
 def set_up_logging() -> None:

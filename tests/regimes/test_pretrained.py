@@ -8,7 +8,7 @@ import torch
 from cli import run_here
 from runs import numbers, records, stop_at
 from toy import save_toy_checkpoint
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, modeling_utils
 
 import mimicry
 from mimicry.reporting.run_record import RunRecord, read_record
@@ -103,6 +103,45 @@ def test_the_better_candidate_of_a_loss_is_the_lower_one(
     assert chosen.learning_rate == 3e-2
 
 
+def test_gradient_checkpointing_changes_no_number(
+    language_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoints: list[object] = []
+    original = modeling_utils.checkpoint
+
+    def counted(*args: object, **options: object) -> object:
+        checkpoints.append(args[0])
+        return original(*args, **options)
+
+    plain = run(monkeypatch, tmp_path, *language_arguments)
+    monkeypatch.setattr(modeling_utils, "checkpoint", counted)
+    (tmp_path / "results").rename(tmp_path / "plain")
+    saving = run(monkeypatch, tmp_path, *language_arguments, "+model.gradient_checkpointing=true")
+    # Both layers at every step of the recovery; the distillation has no gradients to save.
+    assert len(checkpoints) == 2 * saving.trials[-1].steps
+    for state in ("teacher", "distilled", "recovered"):
+        expected = plain.value(state, "val/nll_token")
+        assert saving.value(state, "val/nll_token") == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("with_", ["lora", "full"])
+def test_what_a_bfloat16_model_recovers_with_is_trained_in_float32(
+    with_: str, language_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: set[torch.dtype] = set()
+    original = TaskModule.on_train_start
+
+    def looked_at(self: TaskModule) -> None:
+        seen.update(p.dtype for p in self.model.parameters() if p.requires_grad)
+        original(self)
+
+    monkeypatch.setattr(TaskModule, "on_train_start", looked_at)
+    options = ("model.dtype=bfloat16", f"regime.recover_with={with_}", "attn=elu")
+    record = run(monkeypatch, tmp_path, *language_arguments, *options)
+    assert seen == {torch.float32}
+    assert record.value("recovered", "val/nll_token") < record.value("teacher", "val/nll_token") - 0.1
+
+
 def test_layers_that_are_not_chosen_keep_softmax(
     language_arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,7 +154,10 @@ def test_layers_that_are_not_chosen_keep_softmax(
     [
         ("regime.layers=5-2", "layers must be ranges from low to high, got '5-2'"),
         ("regime.recover_with=none", "regime.recover_with must be Literal"),
-        ("regime.lora.r=0", "lora.r must be >= 1, got 0"),
+        ("regime.lora.r=0", "error: regime.lora.r must be >= 1, got 0"),
+        ("regime.distill.epochs=[0,1]", "error: regime.distill.epochs must be >= 1, got 0"),
+        ("regime.recover.learning_rate=inf", "error: regime.recover.learning_rate must be > 0 and finite, got inf"),
+        ("regime.objectives.output=-1.0", "error: regime.objectives.output must be"),
         ("adapters=apart", "adapters must be merged or separate, got 'apart'"),
         ("model.max_length=65", "64 positions, got 65"),
         ("regime=finetuned", "model must be of a kind that the regime converts, text or image, got language"),
@@ -131,6 +173,14 @@ def test_bad_options_are_refused_before_anything_is_loaded(
         run_here(monkeypatch, *arguments, override)
     assert message in str(refused.value)
     assert not records(tmp_path)
+
+
+def test_layers_that_the_model_does_not_have_are_refused_before_anything_is_measured(
+    language_arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match=r"^error: regime.layers must be within 0-1, those of the model, got 5$"):
+        run_here(monkeypatch, *language_arguments, "regime.layers=5")
+    assert "measure" not in capsys.readouterr().err
 
 
 def test_a_classifier_is_refused_by_the_regime_of_language_models(

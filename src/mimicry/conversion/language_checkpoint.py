@@ -25,6 +25,7 @@ class LanguageCheckpoint:
         path: `asset:smollm2`, a local folder in Hugging Face layout, or a hub id.
         max_length: of the blocks it reads, in tokens, >= 8.
         dtype: of its weights: `float32`, `bfloat16`, or `auto`, the one they were saved in.
+        gradient_checkpointing: recover with the activations of one layer at a time, which takes a third more time.
 
     Raises:
         ValueError: if max_length or dtype is out of range.
@@ -33,6 +34,7 @@ class LanguageCheckpoint:
     path: str
     max_length: int = 512
     dtype: str = "float32"
+    gradient_checkpointing: bool = False
 
     modality = "language"
 
@@ -92,6 +94,12 @@ class LanguageCheckpoint:
             tokenizer.pad_token = tokenizer.eos_token
         # Else `generate` warns and chooses for itself.
         model.generation_config.pad_token_id = tokenizer.pad_token_id
+        if self.gradient_checkpointing:
+            if not model.supports_gradient_checkpointing:
+                raise ValueError(
+                    f"model.gradient_checkpointing must be false for {config.model_type!r}, which has none"
+                )
+            model.activation_checkpointing_enable()
         log.info("Loaded %s (%.1f M parameters)", self.path, sum(p.numel() for p in model.parameters()) / 1e6)
         return model.eval(), tokenizer
 

@@ -44,6 +44,7 @@ class LoRASettings:
 def add_lora(model: Model, settings: LoRASettings) -> Model:
     """Freezes a converted `model` but for new adapters and the feature maps, in place, and returns it.
 
+    Adapters are float32, whatever the model is kept in: most steps are too small for the digits of bfloat16.
     The adapters start at zero, so outputs do not change. Maps stay trainable, because attentions that are swapped in
     without distillation have no other stage in which theirs could learn.
     """
@@ -59,7 +60,11 @@ def add_lora(model: Model, settings: LoRASettings) -> Model:
         # GPT-2 keeps its weights transposed, as (inputs, outputs).
         fan_in_fan_out=any(isinstance(model.get_submodule(name), Conv1D) for name in targets),
     )
+    kept = {id(parameter) for parameter in model.parameters()}
     inject_adapter_in_model(config, model)
+    for parameter in model.parameters():
+        if id(parameter) not in kept:
+            parameter.data = parameter.data.float()
     for layer in attention_layers(model).values():
         layer.requires_grad_(True)
     return model

@@ -12,7 +12,7 @@ from mimicry.conversion import canonicalise
 from mimicry.conversion.layers import check_layers
 from mimicry.objectives import DistillationObjectives
 from mimicry.regimes.stage import Stage, check_holdout
-from mimicry.regimes.swap import swap_and_distill
+from mimicry.regimes.swap import check_depth, swap_and_distill
 from mimicry.training.budget import BudgetGrid
 from mimicry.training.distillation import DistillationModule
 from mimicry.training.task import TaskModule
@@ -61,7 +61,12 @@ class FinetunedConversion:
         task_module: Callable[..., TaskModule],
         distillation_module: Callable[..., DistillationModule],
     ) -> Iterator[Stage]:
-        """The procedure in order; each stage starts from the weights the previous one left."""
+        """The procedure in order; each stage starts from the weights the previous one left.
+
+        Raises:
+            ValueError: before the first stage, if the model does not have the layers to convert.
+        """
+        check_depth(self.layers, model)
         teach, recover = self.teach.candidates, self.recover.candidates
         if teach:
             module = functools.partial(task_module, model, "teach")

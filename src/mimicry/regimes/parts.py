@@ -130,17 +130,17 @@ class Parts:
 
 
 def build_parts(build: Callable[..., Any], plain: dict[str, Any]) -> Parts:
-    """What a resolved config describes; `build` makes an object of a plain config with `_target_`."""
-    checkpoint, task = build(plain["model"]), build(plain["task"])
+    """What a resolved config describes; `build` makes an object of a plain config with `_target_` and its path."""
+    checkpoint, task = build(plain["model"], "model"), build(plain["task"], "task")
     return Parts(
-        regime=build(plain["regime"]),
+        regime=build(plain["regime"], "regime"),
         attention=build(_fitted(plain["attn"], checkpoint, task)),
         checkpoint=checkpoint,
         task=task,
-        maps_corpus=None if plain["maps_corpus"] is None else build(plain["maps_corpus"]),
-        optimizer=build(plain["optimizer"]),
-        scheduler=build(plain["scheduler"]),
-        analysis=build(plain["analysis"]),
+        maps_corpus=None if plain["maps_corpus"] is None else build(plain["maps_corpus"], "maps_corpus"),
+        optimizer=build(plain["optimizer"], "optimizer"),
+        scheduler=build(plain["scheduler"], "scheduler"),
+        analysis=build(plain["analysis"], "analysis"),
         seed=plain["seed"],
     )
 

@@ -14,7 +14,7 @@ from mimicry.conversion.layers import check_layers
 from mimicry.conversion.lora import LoRASettings, add_lora
 from mimicry.objectives import DistillationObjectives
 from mimicry.regimes.stage import Stage, check_holdout
-from mimicry.regimes.swap import swap_and_distill
+from mimicry.regimes.swap import check_depth, swap_and_distill
 from mimicry.training.budget import BudgetGrid
 from mimicry.training.distillation import DistillationModule
 from mimicry.training.task import TaskModule
@@ -29,7 +29,7 @@ class PretrainedConversion:
     Args:
         distill: training of the feature maps alone on the teacher's weights; `epochs: 0` skips it.
         recover: training on the task after the swap; `epochs: 0` skips it.
-        recover_with: `lora` trains low-rank adapters and the maps, `full` every parameter.
+        recover_with: `lora` trains low-rank adapters and the maps, `full` every parameter; either in float32.
         lora: rank, scale and dropout of the adapters.
         holdout_rows: training rows set aside, >= 1, on which a stage with several candidates chooses; nothing trains
             on them, and the reported rows are never looked at. Without candidates none are set aside.
@@ -66,7 +66,12 @@ class PretrainedConversion:
         task_module: Callable[..., TaskModule],
         distillation_module: Callable[..., DistillationModule],
     ) -> Iterator[Stage]:
-        """The procedure in order; each stage starts from the weights the previous one left."""
+        """The procedure in order; each stage starts from the weights the previous one left.
+
+        Raises:
+            ValueError: before the first stage, if the model does not have the layers to convert.
+        """
+        check_depth(self.layers, model)
         # One copy in memory of what only the last stage may train.
         teacher = canonicalise(model.requires_grad_(False), share_weights=True).eval()
         yield Stage("donor", "take the pretrained model as it is", "teacher", teacher)
@@ -75,7 +80,8 @@ class PretrainedConversion:
         student = yield from swap_and_distill(*swapped, share_weights=True)
         if self.recover.candidates:
             with_lora = self.recover_with == "lora"
-            student = add_lora(student, self.lora) if with_lora else unshare(student).requires_grad_(True)
+            # In float32, whatever the model is kept in: most steps are too small for the digits of bfloat16.
+            student = add_lora(student, self.lora) if with_lora else unshare(student).float().requires_grad_(True)
             module = functools.partial(task_module, student, "recover")
             about = f"train {'low-rank adapters' if with_lora else 'all parameters'} on the task"
             yield Stage("recover", about, "recovered", student, module, self.recover.candidates)

@@ -8,9 +8,23 @@ from torch import nn
 from mimicry.attention import Attention
 from mimicry.attention.capture import attention_layers
 from mimicry.conversion import convert
+from mimicry.conversion.layers import choose_layers
+from mimicry.conversion.site import find_sites
 from mimicry.regimes.stage import Stage
 from mimicry.training.budget import BudgetGrid
 from mimicry.training.distillation import DistillationModule
+
+
+def check_depth(layers: str | int, model: nn.Module) -> None:
+    """Refuses layers that the model does not have; called before anything trains.
+
+    Raises:
+        ValueError: naming `regime.layers`.
+    """
+    try:
+        choose_layers(layers, len(find_sites(model)))
+    except ValueError as error:
+        raise ValueError(f"regime.{error}") from error
 
 
 def swap_and_distill(

@@ -1,6 +1,7 @@
 """How much training one stage gets, and which settings it may choose among."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -47,8 +48,8 @@ class BudgetGrid:
         lowest = 0 if len(epochs) == 1 else 1
         if min(epochs) < lowest:
             raise ValueError(f"epochs must be >= {lowest}, got {min(epochs)}")
-        if not all(rate > 0 for rate in rates):
-            raise ValueError(f"learning_rate must be > 0, got {min(rates)}")
+        if bad := [rate for rate in rates if not 0 < rate < math.inf]:
+            raise ValueError(f"learning_rate must be > 0 and finite, got {bad[0]}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size must be >= 1, got {self.batch_size}")
         if self.max_rows is not None and self.max_rows < 1:
