@@ -83,7 +83,7 @@ class ListOps:
         """
         if self.root is not None:
             for path in release.find_files(self.root, FILES, ".tsv")[0].values():
-                next(read_file(path))
+                next(read_file(path, self.max_length))
 
     def load(self) -> TaskData:
         """Read or draw every row that the cache lacks.
@@ -105,8 +105,9 @@ class ListOps:
         files, missing = release.find_files(root, FILES, ".tsv")
         splits = {}
         for split, path in files.items():
-            folder = store_folder(self.name, {"file": file_facts(path)})
-            table = stored(folder / "rows.arrow", partial(read_file, path), f"Reading {path.name}")
+            folder = store_folder(self.name, {"file": file_facts(path), "max_length": self.max_length})
+            rows = partial(read_file, path, self.max_length)
+            table = stored(folder / "rows.arrow", rows, f"Reading {path.name}")
             splits[split] = SplitRows(table, range(len(table)), f"{root.resolve().name}/{path.name}", len(table))
         return splits, missing
 
@@ -132,11 +133,15 @@ class ListOps:
         raise ValueError(f"rules must leave at least {size} different trees for {split}, got {len(fresh)}")
 
 
-def read_file(path: Path) -> Iterator[SequenceExample]:
+def read_file(path: Path, max_length: int) -> Iterator[SequenceExample]:
     """The rows of a release file: a header line, then the tree in `Source` and its value in `Target`.
 
+    Args:
+        path: the file.
+        max_length: of a tree in tokens; none is cut, which would change its value.
+
     Raises:
-        ValueError: naming file and line, if a tree is not well formed or `Target` is not its value.
+        ValueError: naming file and line, if a tree is not well formed or too long, or `Target` is not its value.
     """
     for place, row in read_tsv(path, wanted=("Source", "Target")):
         try:
@@ -144,6 +149,11 @@ def read_file(path: Path) -> Iterator[SequenceExample]:
             value = evaluate(symbols)
         except ValueError as error:
             raise ValueError(f"{place}: {error}") from None
+        if len(symbols) > max_length:
+            raise ValueError(
+                f"{place}: Source must have at most {max_length} tokens (raise task.rules.max_length), "
+                f"got {len(symbols)}"
+            )
         if row["Target"] != str(value):
             raise ValueError(f"{place}: Target must be the value of Source, {value}, got {row['Target']!r}")
         yield SequenceExample(symbols, value)

@@ -1,6 +1,7 @@
 """Long Range Arena's Text task: is a movie review positive, read byte by byte?"""
 
 import json
+import reprlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -121,21 +122,30 @@ class LraText:
 
 
 def read_file(path: Path) -> Iterator[SequenceExample]:
-    """The rows of a file of JSON lines.
+    """The rows of a file of JSON lines; blank lines at its end are none.
 
     Raises:
         ValueError: naming file and line, if a line is no JSON object with a text and a label of 0 or 1.
     """
-    place = ""
+    blank, empty = "", True
     for place, line in read_lines(path):
+        if not line.strip():
+            blank = blank or place
+            continue
+        if blank:
+            raise ValueError(f"{blank}: line must be a JSON object, got a blank line before the last row")
         try:
             row = json.loads(line)
         except json.JSONDecodeError as error:
             raise ValueError(f"{place}: line must be a JSON object, got {error.msg}") from None
+        # What is JSON, but more than Python reads: thousands of digits, or of brackets inside each other.
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{place}: line must be a JSON object that can be read, got {error}") from None
         if not isinstance(row, dict) or not {"text", "label"} <= set(row):
             raise ValueError(f"{place}: line must be a JSON object with text and label")
         yield _example(row["text"], row["label"], place)
-    if not place:
+        empty = False
+    if empty:
         raise ValueError(f"{path} must have at least one row, got 0")
 
 
@@ -155,5 +165,10 @@ def _example(text: Any, label: Any, place: str) -> SequenceExample:
     if not isinstance(text, str):
         raise ValueError(f"{place}: text must be a string, got {type(text).__name__}")
     if type(label) is not int or label not in range(len(LABELS)):
-        raise ValueError(f"{place}: label must be 0 or 1, got {label!r}")
-    return SequenceExample(text.encode(), label)
+        raise ValueError(f"{place}: label must be 0 or 1, got {reprlib.repr(label)}")
+    try:
+        return SequenceExample(text.encode(), label)
+    except UnicodeEncodeError as error:
+        # JSON can escape half of a surrogate pair, which is no character.
+        found = f"{text[error.start]!r} at position {error.start}"
+        raise ValueError(f"{place}: text must be encodable as UTF-8, got {found}") from None

@@ -275,6 +275,10 @@ def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
         ("[MAX 1 2\t2", "row must be one closed expression, got 1 open operators"),
         ("[MAX 1 x ]\t1", f"token must be one of {' '.join(TOKENS)}, got 'x'"),
         ("[MAX 1 2 ]", "row must have 2 columns, got 1"),
+        (
+            f"[MAX {'1 ' * 59}]\t1",
+            "Source must have at most 60 tokens (raise task.rules.max_length), got 61",
+        ),
     ],
 )
 def test_a_bad_row_is_refused_with_file_and_line_and_leaves_no_cache(
@@ -287,6 +291,16 @@ def test_a_bad_row_is_refused_with_file_and_line_and_leaves_no_cache(
     with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
         task.load()
     assert not list(cache.rglob("*.arrow"))
+
+
+def test_a_row_may_be_as_long_as_the_rules_say_and_a_cached_one_is_measured_again(tmp_path: Path) -> None:
+    root = write_release(tmp_path / "listops", f"[MAX {'1 ' * 58}]\t1\n")
+    task = ListOps(SMALL, SIZES, root=str(root))
+    rows = task.load().train
+    assert len(task.encoder(None, task.max_length).encode(rows)[0].symbols) == 60
+    shorter = TreeRules(max_depth=4, max_args=4, min_length=10, max_length=59)
+    with pytest.raises(ValueError, match=r"\.tsv:2: Source must have at most 59 tokens .*, got 60$"):
+        ListOps(shorter, SIZES, root=str(root)).load()
 
 
 def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
@@ -339,7 +353,7 @@ def test_an_empty_split_is_refused() -> None:
 @pytest.mark.skipif(not SHARED.is_dir(), reason="listops is not in ../shared/data")
 def test_every_row_of_a_published_sample_has_the_value_that_it_claims_and_ours_look_alike() -> None:
     # Reading a file evaluates every row and compares.
-    theirs = [row for split in ("val", "train") for row in read_file(SHARED / f"basic_{split}.tsv.gz")]
+    theirs = [row for split in ("val", "train") for row in read_file(SHARED / f"basic_{split}.tsv.gz", 2000)]
     assert len(theirs) == 4000
     lengths = [len(row.symbols) for row in theirs]
     # The release's own bounds hold only without parentheses and with every closing bracket.

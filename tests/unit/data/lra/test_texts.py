@@ -110,6 +110,8 @@ def test_an_empty_review_is_left_out_and_told(tmp_path: Path) -> None:
         ({"text": "x", "label": -1}, ":3: label must be 0 or 1, got -1"),
         ({"text": "x", "label": "1"}, ":3: label must be 0 or 1, got '1'"),
         ({"text": "x", "label": True}, ":3: label must be 0 or 1, got True"),
+        ({"text": "x", "label": "1" * 5000}, ":3: label must be 0 or 1, got '111111111111...1111111111111'"),
+        ({"text": "a\ud800b", "label": 0}, ":3: text must be encodable as UTF-8, got '\\ud800' at position 1"),
     ],
 )
 def test_a_bad_row_is_refused_with_file_and_line(tmp_path: Path, row: Any, message: str) -> None:
@@ -135,6 +137,36 @@ def test_a_broken_file_is_refused_in_the_check(tmp_path: Path, name: str, conten
     with pytest.raises(ValueError, match=message) as caught:
         LraText(root=str(root)).check()
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [('{"text": "x", "label": ' + "1" * 5000 + "}", "Exceeds the limit "), ("[" * 100_000, "maximum recursion depth ")],
+    ids=["digits", "brackets"],
+)
+def test_json_beyond_what_python_reads_is_refused_with_file_and_line(tmp_path: Path, line: str, reason: str) -> None:
+    root = write_folder(tmp_path / "imdb")
+    with (root / "train.jsonl").open("a") as file:
+        file.write(line + "\n")
+    expected = f"{root / 'train.jsonl'}:3: line must be a JSON object that can be read, got {reason}"
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}") as caught:
+        LraText(root=str(root)).load()
+    assert len(str(caught.value).removeprefix(str(root))) < 250
+
+
+def test_blank_lines_are_none_at_the_end_and_refused_before_it(tmp_path: Path) -> None:
+    root = write_folder(tmp_path / "imdb")
+    path = root / "train.jsonl"
+    rows = path.read_bytes()
+    path.write_bytes(rows + b"\n \r\n\n")
+    assert len(LraText(root=str(root)).load().train) == len(ROWS)
+    path.write_bytes(rows + b"\n\n" + rows)
+    expected = f"{path}:3: line must be a JSON object, got a blank line before the last row"
+    with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+        LraText(root=str(root)).load()
+    path.write_bytes(b"\n")
+    with pytest.raises(ValueError, match=r"train\.jsonl must have at least one row, got 0$"):
+        LraText(root=str(root)).check()
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:
