@@ -25,7 +25,8 @@ class WikiText:
     """WikiText-2 or WikiText-103: the paper's text for GPT-2, scored on its validation articles.
 
     Articles are pieces of one running text: nothing is put between them, as is usual for this corpus, and a token may
-    be predicted from the article before. The text is read as it is, with the spaces that its tokenisation left.
+    be predicted from the article before. The text is read as it is, with the spaces that its tokenisation left;
+    only line ends of Windows become those of the release.
 
     Args:
         name: wikitext2 or wikitext103.
@@ -128,14 +129,16 @@ def split_articles(lines: Iterable[str]) -> list[str]:
     """Articles whose concatenation is the text; each but perhaps the first begins with its title.
 
     Args:
-        lines: with their line ends; blank ones before the first title belong to its article.
+        lines: with their line ends, of which those of Windows become plain newlines; blank ones before the first title
+            belong to its article.
 
     Returns:
         The articles; none if every line is blank.
     """
     articles: list[list[str]] = [[]]
     begun = blank = has_blanks = False
-    for line in lines:
+    for ended in lines:
+        line = f"{ended[:-2]}\n" if ended.endswith("\r\n") else ended
         # In a copy without blank lines anything that looks like a title counts as one.
         if begun and TITLE.fullmatch(line) and (blank or not has_blanks):
             articles.append([])

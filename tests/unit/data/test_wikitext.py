@@ -42,6 +42,15 @@ def test_articles_make_up_the_text_with_or_without_blank_lines() -> None:
     assert split_articles([" \n", "\n"]) == []
 
 
+def test_a_copy_with_line_ends_of_windows_is_the_same_text(tmp_path: Path) -> None:
+    for folder, end in (("unix", "\n"), ("windows", "\r\n")):
+        for split, text in (("train", FIRST + SECOND), ("valid", VALID)):
+            write(tmp_path / folder / f"wiki.{split}.raw", text.replace("\n", end))
+    data, unix = (WikiText("wikitext2", root=str(tmp_path / folder)).load() for folder in ("windows", "unix"))
+    assert (data.train, data.validation) == ((FIRST, SECOND), {"validation": (VALID,)})
+    assert data.fingerprint == unix.fingerprint
+
+
 def test_a_missing_train_split_is_named_and_another_file_can_be_chosen(tmp_path: Path) -> None:
     folder = tmp_path / "wiki"
     write(folder / "wiki.valid.tokens", VALID)
