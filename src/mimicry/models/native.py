@@ -18,10 +18,12 @@ class NativeDecoder:
     Args:
         name: short, for folders and tables.
         sizes: of its blocks; vocabulary and length come with the task.
+        compile: whether the model runs through torch.compile, but for attention that it cannot trace.
     """
 
     name: str
     sizes: DecoderSizes
+    compile: bool = False
 
     kind: ClassVar[str] = "native"
     modality: ClassVar[str] = "tokens"
@@ -30,7 +32,10 @@ class NativeDecoder:
         self, vocab_size: int, max_length: int, num_labels: int, towers: int, attention: Callable[..., Attention]
     ) -> Decoder:
         """The model with new weights, from torch's global generator; it has neither labels nor towers."""
-        return Decoder(self.sizes, vocab_size, max_length, attention)
+        model = Decoder(self.sizes, vocab_size, max_length, attention)
+        if self.compile:
+            compile_model(model)
+        return model
 
 
 @dataclass(frozen=True)
@@ -78,10 +83,12 @@ class NativeEncoder:
     Args:
         name: short, for folders and tables.
         sizes: of its blocks, and how states are pooled; vocabulary, length and classes come with the task.
+        compile: whether the model runs through torch.compile, but for attention that it cannot trace.
     """
 
     name: str
     sizes: EncoderSizes
+    compile: bool = False
 
     kind: ClassVar[str] = "native"
     modality: ClassVar[str] = "sequence"
@@ -90,4 +97,7 @@ class NativeEncoder:
         self, vocab_size: int, max_length: int, num_labels: int, towers: int, attention: Callable[..., Attention]
     ) -> Encoder:
         """The model with new weights, from torch's global generator."""
-        return Encoder(self.sizes, vocab_size, max_length, num_labels, attention, towers)
+        model = Encoder(self.sizes, vocab_size, max_length, num_labels, attention, towers)
+        if self.compile:
+            compile_model(model)
+        return model
