@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import math
 import re
 import shlex
 from pathlib import Path
@@ -13,6 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from mimicry.checks import check_config
+from mimicry.data import lra
 from mimicry.schema import import_target
 
 CONF = REPO / "conf"
@@ -28,6 +30,8 @@ PAPER = (
     *("context_length", "lra", "wikitext103_scratch", "glue_conversion", "vit_imagenet", "gpt2_wikitext103"),
     *("llama2_samsum", "efficiency", "dimension_matched", "window_hybrid", "distillation_objectives"),
 )
+# Training rows of the released files, which are as many as are drawn.
+LRA_ROWS = {"listops": 96000, "lra_text": 25000, "lra_retrieval": 147086, "lra_image": 45000, "pathfinder32": 160000}
 README = (REPO / "README.md").read_text(encoding="utf-8")
 COMMANDS = re.findall(r"^python run\.py (.*)$", README + (CONF / "config.yaml").read_text(encoding="utf-8"), re.M)
 
@@ -62,8 +66,29 @@ def test_every_model_composes_with_the_one_regime_that_is_for_its_kind(model: st
     assert len(fitting) == 1, model
 
 
-def test_every_budget_is_some_model_s() -> None:
-    assert {path.stem for path in CONF.glob("budget/*.yaml")} <= set(MODELS)
+def test_every_budget_is_some_model_s_or_follows_a_task() -> None:
+    tasks = {path.stem for path in CONF.glob("task/*.yaml")}
+    assert {path.stem for path in CONF.glob("budget/*.yaml")} <= set(MODELS) | tasks
+
+
+@pytest.mark.parametrize("task", LRA_ROWS)
+def test_long_range_arena_is_trained_by_its_protocol(task: str) -> None:
+    (row,) = re.findall(rf"^ +{task} +(\S+) +(\S+) +(\d+) ", lra.__doc__, re.M)
+    steps, warmup, batch_size = (int(number.replace(",", "")) for number in row)
+    plain = composed("experiments=lra", f"task={task}")
+    assert plain == composed("experiments=lra", f"task={task}", f"budget={task}")
+    regime, epochs = plain["regime"], plain["regime"]["train"]["epochs"]
+    per_epoch = math.ceil((LRA_ROWS[task] - regime["holdout_rows"]) / batch_size)
+    # Epochs are whole.
+    assert abs(epochs * per_epoch - steps) <= 0.01 * steps
+    assert plain["scheduler"]["decay"] == "linear"
+    assert plain["scheduler"]["warmup"] * epochs * per_epoch == pytest.approx(warmup, rel=0.01)
+    assert regime["train"] | {"learning_rate": 1e-4, "batch_size": batch_size, "max_rows": None} == regime["train"]
+    optimizer = {name: plain["optimizer"][name] for name in ("eps", "weight_decay", "betas")}
+    assert optimizer == {"eps": 1e-6, "weight_decay": 0.0, "betas": [0.9, 0.999]}
+    assert plain["trainer"]["gradient_clip_val"] is None
+    # No epoch is left out, and the best is kept.
+    assert regime["patience"] == epochs
 
 
 @pytest.mark.parametrize("task", ["cola", "mnli"])

@@ -16,6 +16,9 @@ linear warm-up and linear decay, and reported from the checkpoint with the best 
     lra_image     35,000       175           256       1,024         175 steps
     pathfinder32  62,400       312           256       1,024         312 steps
 
+The published code does not clip gradients. In conf/budget each task has a budget of its name, as close to this as whole
+epochs come; experiments=lra takes that of its task.
+
 Source: Tay et al. 2020 (arXiv 2011.04006); the protocol is that of the PyTorch code of Xiong et al. 2021
 (Nystromformer, arXiv 2102.03902), which later linear-attention papers share.
 """
