@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from mimicry.assets import AssetError
-from mimicry.checks import check_config, check_devices
+from mimicry.checks import changed_since, check_config, check_devices
 from mimicry.ranks import is_main_process, started_together
 from mimicry.schema import import_target
 
@@ -137,6 +137,8 @@ def run_job(plain: dict[str, Any], choices: Any) -> tuple[float | None, bool]:
     earlier = record is not None
     if record is not None:
         log.info("Finished earlier: showing its record (rerun=true runs it again).")
+        for changed in changed_since(plain, record.started_at):
+            log.warning("%s has changed since that run, whose record may not hold for what lies there now.", changed)
     else:
         # Imports torch, lightning and transformers: late, so that refusals and finished runs need not wait for them.
         from mimicry.execution import run_and_record

@@ -1,6 +1,9 @@
 """What a composed config must be before anything is built of it."""
 
+import itertools
 from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from mimicry.schema import check_options, import_target
@@ -11,6 +14,10 @@ GROUPS = (
 )
 OPTIONAL_GROUPS = ("maps_corpus",)
 OPTIONS = ("seed", "from", "rerun", "checkpoint_minutes", "adapters", "experiment", "targets", "fail_fast")
+# Options that name local files, or what the hub has.
+SOURCES = (("task", "root"), ("maps_corpus", "root"), ("model", "path"), ("model", "teacher"))
+# Of a folder of images not all files are looked at.
+FILES = 10_000
 # What the stages of a run set themselves, and what to set instead.
 OURS = {
     "max_epochs": "regime.<stage>.epochs",
@@ -85,3 +92,19 @@ def check_trainer(options: Mapping[str, Any]) -> None:
         value = options.get(name)
         if value is not None and value < 1:
             raise ValueError(f"trainer.{name} must be >= 1, got {value!r}")
+
+
+def changed_since(plain: dict[str, Any], moment: str) -> list[str]:
+    """The options that name a local folder in which a file is newer than a moment, an ISO date and time.
+
+    Their files are no part of a config, and so not of what tells whether a run has finished.
+    """
+    limit, found = datetime.fromisoformat(moment).timestamp(), []
+    for group, option in SOURCES:
+        value = (plain[group] or {}).get(option)
+        folder = Path(value).expanduser() if isinstance(value, str) else None
+        if folder is not None and folder.is_dir():
+            files = itertools.islice(folder.rglob("*"), FILES)
+            if any(file.is_file() and file.stat().st_mtime > limit for file in files):
+                found.append(f"{group}.{option}={value}")
+    return found

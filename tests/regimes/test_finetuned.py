@@ -8,6 +8,7 @@ import pytest
 import torch
 from cli import run_here
 from runs import records
+from safetensors.torch import load_file, save_file
 from toy import write_toy_pairs
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -120,6 +121,32 @@ def test_variants_share_one_teacher_and_the_same_seed_gives_the_same_numbers(
     again = read_record(next(path for path in records(tmp_path) if "hedgehog" in str(path)))
     assert not again.stages[0].reused
     assert again.metrics == hedgehog.metrics
+
+
+def test_a_teacher_made_of_other_weights_is_not_taken(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_here(monkeypatch, "attn=elu", *arguments)
+    weights = tmp_path / "tiny" / "model.safetensors"
+    tensors = load_file(weights)
+    save_file({name: 1.01 * tensor for name, tensor in tensors.items()}, weights, {"format": "pt"})
+    run_here(monkeypatch, "attn=relu", *arguments)
+    save_file(tensors, weights, {"format": "pt"})
+    run_here(monkeypatch, "attn=exp_t1", *arguments)
+    found = {record.attn: record.stages[0].reused for record in map(read_record, records(tmp_path))}
+    assert found == {"elu": False, "relu": False, "exp_t1": True}
+
+
+def test_a_finished_run_says_that_its_data_have_changed_since(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [*arguments, "regime.distill.epochs=0", "regime.recover.epochs=0"]
+    run_here(monkeypatch, "attn=elu", *arguments)
+    run_here(monkeypatch, "attn=elu", *arguments)
+    assert "has changed since" not in capsys.readouterr().err
+    next((tmp_path / "glue").rglob("dev.tsv")).touch()
+    run_here(monkeypatch, "attn=elu", *arguments)
+    assert f"task.root={tmp_path / 'glue'} has changed since that run" in capsys.readouterr().err
 
 
 def test_a_donor_skips_finetuning(arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

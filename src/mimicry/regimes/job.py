@@ -24,6 +24,7 @@ from mimicry.regimes.finetuned import FinetunedConversion
 from mimicry.regimes.forecast import forecast_seconds
 from mimicry.regimes.maps import AttentionMaps, attention_maps
 from mimicry.regimes.parts import CAUSAL, Parts
+from mimicry.regimes.progress import digest
 from mimicry.regimes.runner import Runner, Score, StateResult
 from mimicry.regimes.stage import chooses
 from mimicry.training.budget import BudgetGrid
@@ -71,6 +72,7 @@ class ConversionJob:
         self.reuse_teacher = reuse_teacher
         self.progress = progress
         self.checkpoint_minutes = checkpoint_minutes
+        self.start: str | None = None
         self.data: TaskData | None = None
         self.corpus: TaskData | None = None
         self.batches: TaskBatches | None = None
@@ -85,6 +87,8 @@ class ConversionJob:
         self.corpus = None if parts.maps_corpus is None else parts.maps_corpus.load()
         L.seed_everything(parts.seed, verbose=False)
         model, self.processor = parts.load_model(data)
+        if (teach := self.regime.grids.get("teach")) and teach.candidates:
+            self.start = digest(model)
         # Known by now: an image model's length is read from its config, which `load` has fetched.
         assert parts.max_length is not None
         parts.check_length()
@@ -201,7 +205,8 @@ class ConversionJob:
         return attention_maps(self.batches, self.teacher, self.student, self.parts.analysis.sentence)
 
     def teacher_folder(self, data: TaskData) -> Path:
-        """Where the finetuned teacher of these settings and rows is kept, once there is one."""
+        """Where the finetuned teacher of these settings, weights and rows is kept, once there is one."""
         holdout = chooses(self.regime) and self.regime.holdout_rows
-        text = json.dumps([self.teacher_key, data.fingerprint, holdout, torch.__version__], sort_keys=True)
+        key = [self.teacher_key, self.start, data.fingerprint, holdout, torch.__version__]
+        text = json.dumps(key, sort_keys=True)
         return self.teachers / hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,5 +1,6 @@
 """What an interrupted run has trained so far, kept on disk until it finishes."""
 
+import hashlib
 import json
 import logging
 import shutil
@@ -9,6 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_model, save_model
 from torch import nn
 
@@ -44,6 +46,15 @@ def take(folder: Path, model: nn.Module) -> tuple[Trial, ...]:
     load_model(model, folder / WEIGHTS)
     trials = json.loads((folder / TRIALS).read_text(encoding="utf-8"))
     return tuple(Trial(**{name: _tuples(value) for name, value in trial.items()}) for trial in trials)
+
+
+def digest(model: nn.Module) -> str:
+    """SHA-256 of all weights and their names: a path says nothing about what lies there."""
+    found = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype} ".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def discard(folder: Path) -> None:
