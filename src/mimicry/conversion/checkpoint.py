@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from mimicry import assets
-from mimicry.conversion.donor import KnownScores, check_head, check_unconverted, check_weights, read_config
+from mimicry.conversion.donor import KnownScores, check_head, check_unconverted, check_weights, fit_head, read_config
 from mimicry.conversion.site import adapter_of
 
 log = logging.getLogger(__name__)
@@ -91,8 +91,8 @@ class Checkpoint:
                 nothing is compared where either has none.
 
         Raises:
-            ValueError: no seam for the architecture, a donor whose head does not fit or has the task's labels in
-                another order, or weights that do not load.
+            ValueError: no seam for the architecture, a donor whose head is for another kind of task, does not fit,
+                or has the task's labels in another order, or weights that do not load.
         """
         from transformers import AutoConfig, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -104,7 +104,7 @@ class Checkpoint:
             self._check_config(config)
             if self.teacher is not None:
                 check_head(option, source, config, num_labels, labels)
-            config.num_labels = num_labels
+            fit_head(config, num_labels)
             model, report = AutoModelForSequenceClassification.from_pretrained(
                 where,
                 config=config,

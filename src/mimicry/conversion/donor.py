@@ -99,8 +99,17 @@ def check_unconverted(config: Any) -> None:
         )
 
 
+def fit_head(config: Any, num_labels: int) -> None:
+    """Asks for a head of `num_labels` outputs in a model's config, and for the task's loss: 1 means regression.
+
+    A config that was finetuned for something else names the loss of that.
+    """
+    config.num_labels = num_labels
+    config.problem_type = _problem_type(num_labels)
+
+
 def check_head(option: str, source: str, config: Any, num_labels: int, labels: tuple[str, ...]) -> None:
-    """Refuses a finished classifier whose outputs are not the task's classes in the task's order.
+    """Refuses a finished classifier whose outputs are not the task's value or its classes in the task's order.
 
     Args:
         option: that named the classifier, for the message.
@@ -111,6 +120,12 @@ def check_head(option: str, source: str, config: Any, num_labels: int, labels: t
     """
     if config.num_labels != num_labels:
         raise ValueError(f"{option}: its head must have {num_labels} outputs, got {config.num_labels}")
+    # Where it is null, the host library goes by the number of outputs, too.
+    if config.problem_type not in (None, _problem_type(num_labels)):
+        raise ValueError(
+            f"{option}: {source!r} must be a model for {_problem_type(num_labels)}, got its problem_type "
+            f"{config.problem_type!r}"
+        )
     donor = [_plain(config.id2label[index]) for index in sorted(config.id2label)]
     task = [_plain(label) for label in labels]
     if sorted(donor) == sorted(task) and donor != task:
@@ -132,6 +147,10 @@ def check_weights(what: str, prefix: str, missing: list[str], finished: bool) ->
     holes = [key for key in missing if key.startswith(f"{prefix}.") and ".pooler." not in key]
     if holes:
         raise ValueError(f"{what} lacks weights of its encoder: {', '.join(holes[:3])}")
+
+
+def _problem_type(num_labels: int) -> str:
+    return "regression" if num_labels == 1 else "single_label_classification"
 
 
 def _plain(label: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mimicry.conversion.donor import KnownScores, check_head, check_unconverted, check_weights, read_config
+from mimicry.conversion.donor import KnownScores, check_head, check_unconverted, check_weights, fit_head, read_config
 from mimicry.conversion.new_vit import build_vit, pair, vit_config
 from mimicry.conversion.site import adapter_of
 
@@ -120,7 +120,7 @@ class ImageCheckpoint:
         check_family(config)
         if finished:
             check_head(option, source, config, num_labels, labels)
-        config.num_labels = num_labels
+        fit_head(config, num_labels)
         # Without a name the host library takes a family's plain classifier; DeiT has one that cannot be finetuned.
         config.architectures = []
         model, report = AutoModelForImageClassification.from_pretrained(

@@ -203,3 +203,42 @@ def test_labels_in_order_or_beyond_comparison_are_accepted(
 def test_the_order_of_labels_does_not_matter_where_the_head_is_finetuned(tmp_path: Path) -> None:
     donor_with_labels(tmp_path, ["contradiction", "neutral", "entailment"])
     Checkpoint(str(tmp_path), max_length=32).load(num_labels=3, labels=ENTAILMENT)
+
+
+def finetuned_for(folder: Path, num_labels: int, problem_type: str) -> str:
+    save_toy_checkpoint(folder, num_labels)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"problem_type": problem_type}))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("before", "problem_type", "num_labels", "labels"),
+    [
+        (3, "single_label_classification", 1, torch.tensor([0.5, 4.0])),
+        (1, "regression", 2, torch.tensor([1, 0])),
+        (2, "multi_label_classification", 2, torch.tensor([1, 0])),
+    ],
+)
+def test_a_model_finetuned_for_another_kind_of_task_is_trained_with_the_loss_of_this_one(
+    tmp_path: Path, before: int, problem_type: str, num_labels: int, labels: torch.Tensor
+) -> None:
+    source = finetuned_for(tmp_path, before, problem_type)
+    model, _ = Checkpoint(source, max_length=32).load(num_labels=num_labels)
+    output = model(input_ids=torch.tensor([[2, 7, 3], [2, 8, 3]]), labels=labels)
+    loss = torch.nn.functional.mse_loss if num_labels == 1 else torch.nn.functional.cross_entropy
+    torch.testing.assert_close(output.loss, loss(output.logits.squeeze(-1), labels))
+
+
+@pytest.mark.parametrize("problem_type", ["multi_label_classification", "regression"])
+def test_a_donor_finetuned_for_another_kind_of_task_is_refused(tmp_path: Path, problem_type: str) -> None:
+    donor = Checkpoint("asset:minilm", teacher=finetuned_for(tmp_path, 2, problem_type), max_length=32)
+    wanted = r"must be a model for single_label_classification"
+    with pytest.raises(ValueError, match=rf"^model\.teacher: .* {wanted}, got its problem_type '{problem_type}'$"):
+        donor.load(num_labels=2)
+
+
+def test_a_donor_that_names_the_task_s_own_kind_is_used(tmp_path: Path) -> None:
+    donor = finetuned_for(tmp_path, 1, "regression")
+    model, _ = Checkpoint("asset:minilm", teacher=donor, max_length=32).load(num_labels=1)
+    assert model.config.problem_type == "regression"

@@ -130,6 +130,15 @@ def test_a_donor_with_the_task_s_classes_in_another_order_is_refused(tmp_path: P
     refused(r"task's order \(dog, cat, fox\), got cat, dog, fox$", donor, labels=("dog", "cat", "fox"))
 
 
+def test_a_model_of_many_labels_at_once_is_finetuned_for_one_and_refused_as_a_donor(tmp_path: Path) -> None:
+    folder = str(save(tmp_path, tiny_model("vit", problem_type="multi_label_classification")))
+    model, _ = ImageCheckpoint(folder).load(num_labels=3)
+    output = model(torch.zeros(2, 3, 12, 12), labels=torch.tensor([2, 0]))
+    torch.testing.assert_close(output.loss, torch.nn.functional.cross_entropy(output.logits, torch.tensor([2, 0])))
+    message = r"must be a model for single_label_classification, got its problem_type 'multi_label_classification'$"
+    refused(message, ImageCheckpoint("some/encoder", teacher=folder))
+
+
 @pytest.mark.parametrize("architecture", ["encoder", "two heads"])
 def test_a_donor_without_a_plain_head_is_refused(tmp_path: Path, architecture: str) -> None:
     if architecture == "encoder":
