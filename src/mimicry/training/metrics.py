@@ -14,13 +14,25 @@ from torchmetrics.regression import PearsonCorrCoef, SpearmanCorrCoef
 from mimicry.data.batches import model_inputs
 from mimicry.training.summaries import ROUGES, RougeScores
 
+
+class Matthews(MulticlassMatthewsCorrCoef):
+    """Matthews correlation, 0 where all predictions or all labels are equal, as GLUE's scorer, scikit-learn, has it.
+
+    Deviation: torchmetrics gives a small number or 1 there, so that a constant model would seem to know something.
+    """
+
+    def compute(self) -> Tensor:
+        constant = any(int((self.confmat.sum(dim) > 0).sum()) < 2 for dim in (0, 1))
+        return torch.zeros((), device=self.confmat.device) if constant else super().compute().float()
+
+
 BUILDERS: dict[str, Callable[[int], Metric]] = {
     # The default would average over classes; GLUE counts examples.
     "accuracy": lambda num_labels: MulticlassAccuracy(num_labels, average="micro"),
     "top1": lambda num_labels: MulticlassAccuracy(num_labels, average="micro"),
     "top5": lambda num_labels: MulticlassAccuracy(num_labels, average="micro", top_k=5),
     "f1": lambda num_labels: BinaryF1Score(),
-    "matthews": lambda num_labels: MulticlassMatthewsCorrCoef(num_labels),
+    "matthews": Matthews,
     "pearson": lambda num_labels: PearsonCorrCoef(),
     "spearman": lambda num_labels: SpearmanCorrCoef(),
 }

@@ -45,6 +45,40 @@ def test_metrics_equal_scikit_learn_and_scipy_over_several_batches(name: str) ->
     assert name in UNITS
 
 
+CONSTANT = np.ones(1043, dtype=int)
+# CoLA's validation labels, in no order.
+COLA = np.random.default_rng(0).permutation(np.repeat([1, 0], [721, 322]))
+
+
+@pytest.mark.filterwarnings("ignore:A single label was found")
+@pytest.mark.parametrize(
+    ("labels", "guesses", "num_labels"),
+    [
+        (COLA, CONSTANT, 2),
+        (COLA, 1 - CONSTANT, 2),
+        (CONSTANT, COLA, 2),
+        (CONSTANT, CONSTANT, 2),
+        (CONSTANT, 1 - CONSTANT, 2),
+        (COLA, COLA, 2),
+        (COLA, 1 - COLA, 2),
+        (COLA, np.roll(COLA, 1), 2),
+        (COLA, CONSTANT, 3),
+        (COLA + np.roll(COLA, 1), CONSTANT, 3),
+        (COLA + np.roll(COLA, 1), COLA, 3),
+        (COLA + np.roll(COLA, 1), COLA + np.roll(COLA, 2), 3),
+    ],
+)
+def test_matthews_equals_scikit_learn_for_constant_and_other_guesses_over_several_batches(
+    labels: np.ndarray, guesses: np.ndarray, num_labels: int
+) -> None:
+    metric = build_metrics(("matthews",), num_labels)
+    for rows in np.array_split(np.arange(len(labels)), 7):
+        metric.update(torch.tensor(guesses[rows]), torch.tensor(labels[rows]))
+    score = metric.compute()["matthews"]
+    assert score.dtype == torch.float32
+    assert float(score) == pytest.approx(reference.matthews_corrcoef(labels, guesses), abs=1e-6)
+
+
 def test_accuracy_over_three_classes_counts_examples_and_not_classes() -> None:
     metric = build_metrics(("accuracy",), num_labels=3)
     metric.update(torch.tensor([0, 0, 0, 0]), torch.tensor([0, 0, 0, 2]))
