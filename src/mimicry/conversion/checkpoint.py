@@ -8,7 +8,7 @@ from typing import Any
 
 from mimicry import assets
 from mimicry.conversion.donor import KnownScores, check_head, check_unconverted, check_weights, fit_head, read_config
-from mimicry.conversion.site import adapter_of
+from mimicry.conversion.site import adapter_of, first_position
 
 log = logging.getLogger(__name__)
 
@@ -72,8 +72,8 @@ class Checkpoint:
         if config.model_type not in MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES:
             raise ValueError(f"model: transformers has no classifier of sequences for {config.model_type!r}")
         positions = getattr(config, "max_position_embeddings", None)
-        if positions is not None and self.max_length > positions:
-            raise ValueError(f"model.max_length must be <= the model's {positions} positions, got {self.max_length}")
+        if positions is not None and self.max_length > (usable := positions - first_position(config)):
+            raise ValueError(f"model.max_length must be <= the model's {usable} positions, got {self.max_length}")
 
     def check_score(self, task: str, metric: str, score: float) -> None:
         """Refuses a teacher that scores below its known score; see `KnownScores.check`."""

@@ -55,6 +55,23 @@ def adapter_of(config: Any) -> ModuleType:
     return importlib.import_module(f"{adapters.__name__}.{family}")
 
 
+def first_position(config: Any) -> int:
+    """The row of a model's table of positions that its first token has: some families leave those up to padding's.
+
+    Args:
+        config: of the host library, or the values of a config file, which lacks what is as usual.
+
+    Raises:
+        ValueError: if the family has no adapter, or is one of these and has no padding.
+    """
+    if not hasattr(adapter_of(config), "POSITIONS_AFTER_PADDING"):
+        return 0
+    padding = getattr(config, "pad_token_id", 1)
+    if padding is None:
+        raise ValueError(f"model: {config.model_type!r} counts positions from pad_token_id on, which must not be null")
+    return int(padding) + 1
+
+
 def find_sites(model: nn.Module) -> list[AttentionSite]:
     """Every self-attention of a Hugging Face model, in order of depth; ValueError if the model has none we know."""
     config = getattr(model, "config", None)

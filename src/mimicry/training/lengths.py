@@ -8,12 +8,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from mimicry.conversion.site import first_position
 from mimicry.data.batches import Encoder, Rows, model_inputs
 from mimicry.training.attention_statistics import CurveNumbers
 
 PastMaximum = Literal["refuse", "repeat", "extrapolate"]
-# Families whose positions start after that of padding.
-OFFSET_FAMILIES = ("roberta", "xlm-roberta", "camembert")
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ class Lengths:
         for start in range(0, min(self.texts, len(ids) // tokens) * tokens, tokens):
             batch = {"input_ids": ids[None, start : start + tokens]}
             if tokens > maximum and self.past_maximum == "repeat":
-                positions = (torch.arange(tokens) % maximum + _offset(config))[None]
+                positions = (torch.arange(tokens) % maximum + first_position(config))[None]
                 batch |= {"position_ids": positions, "attention_mask": torch.ones_like(positions)}
                 if "token_type_ids" in inspect.signature(model.forward).parameters:
                     batch["token_type_ids"] = torch.zeros_like(positions)
@@ -100,8 +99,4 @@ def length_curves(measured: Sequence[tuple[int, float, float]], alone: bool) -> 
 
 
 def _positions(config: Any) -> int:
-    return int(config.max_position_embeddings) - _offset(config)
-
-
-def _offset(config: Any) -> int:
-    return int(config.pad_token_id) + 1 if config.model_type in OFFSET_FAMILIES else 0
+    return int(config.max_position_embeddings) - first_position(config)

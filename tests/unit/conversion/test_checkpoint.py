@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import tiny_model
+from families import TEXT_FAMILIES, tiny_model
 from toy import save_toy_checkpoint
 
 from mimicry.conversion.checkpoint import Checkpoint
@@ -82,6 +82,15 @@ def test_an_unknown_asset_is_refused() -> None:
         ('{"model_type": "granite"}', "transformers has no classifier of sequences for 'granite'"),
         ('{"model_type": "mistral", "sliding_window": 4096}', "sliding_window must be null"),
         ('{"model_type": "bert", "max_position_embeddings": 64}', "max_length must be <= the model's 64 positions"),
+        ('{"model_type": "roberta", "max_position_embeddings": 128}', "must be <= the model's 126 positions, got 128"),
+        (
+            '{"model_type": "xlm-roberta", "max_position_embeddings": 130, "pad_token_id": 3}',
+            "must be <= the model's 126 positions, got 128",
+        ),
+        (
+            '{"model_type": "camembert", "max_position_embeddings": 130, "pad_token_id": null}',
+            "'camembert' counts positions from pad_token_id on, which must not be null",
+        ),
     ],
 )
 def test_a_folder_that_cannot_work_is_refused_at_once(tmp_path: Path, config: str | None, message: str) -> None:
@@ -89,6 +98,21 @@ def test_a_folder_that_cannot_work_is_refused_at_once(tmp_path: Path, config: st
         (tmp_path / "config.json").write_text(config)
     with pytest.raises(ValueError, match=message):
         Checkpoint(str(tmp_path)).check()
+
+
+@pytest.mark.parametrize("family", TEXT_FAMILIES)
+def test_the_longest_text_that_is_accepted_has_a_position_for_each_token(tmp_path: Path, family: str) -> None:
+    model = tiny_model(family)
+    model.save_pretrained(tmp_path)
+    longest = model.config.max_position_embeddings
+    longest -= 2 if family in ("roberta", "xlm-roberta", "camembert") else 0
+    Checkpoint(str(tmp_path), max_length=longest).check()
+    with torch.no_grad():
+        model(input_ids=torch.full((1, longest), 5))
+    with pytest.raises(ValueError, match=rf"max_length must be <= the model's {longest} positions, got {longest + 1}$"):
+        Checkpoint(str(tmp_path), max_length=longest + 1).check()
+    with pytest.raises((IndexError, RuntimeError)):
+        model(input_ids=torch.full((1, longest + 1), 5))
 
 
 def test_an_unreachable_hub_is_one_line_with_a_way_out() -> None:

@@ -7,6 +7,9 @@ from transformers.models.camembert.modeling_camembert import CamembertSelfAttent
 
 from mimicry.conversion.site import AttentionSite, sites_of_class
 
+# Its positions start after that of padding.
+POSITIONS_AFTER_PADDING = True
+
 
 def sites(model: nn.Module) -> Iterator[AttentionSite]:
     """Every self-attention layer."""

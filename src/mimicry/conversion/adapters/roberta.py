@@ -7,6 +7,9 @@ from transformers.models.roberta.modeling_roberta import RobertaSelfAttention
 
 from mimicry.conversion.site import AttentionSite, sites_of_class
 
+# Its positions start after that of padding.
+POSITIONS_AFTER_PADDING = True
+
 
 def sites(model: nn.Module) -> Iterator[AttentionSite]:
     """Every self-attention layer."""

@@ -7,6 +7,9 @@ from transformers.models.xlm_roberta.modeling_xlm_roberta import XLMRobertaSelfA
 
 from mimicry.conversion.site import AttentionSite, sites_of_class
 
+# Its positions start after that of padding.
+POSITIONS_AFTER_PADDING = True
+
 
 def sites(model: nn.Module) -> Iterator[AttentionSite]:
     """Every self-attention layer."""
