@@ -89,7 +89,10 @@ class ImageTask:
                 raise ValueError(f"train and validation must be two folders or two Parquet files, got {names}")
             if paths["train"].is_dir():
                 image_files.check_same_classes(paths["train"], paths["validation"])
-        self._check_names(self._local_names(), str(self.root))
+        names = self._local_names()
+        if len(names) == 1:
+            raise ValueError(f"root must hold at least 2 classes, got 1 in {self.root}: {names[0]}")
+        self._check_names(names, str(self.root))
         if self.num_labels == 0:
             raise ValueError("num_labels must be given where no class folders or label names can be counted, got null")
 

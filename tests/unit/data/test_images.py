@@ -262,6 +262,22 @@ def test_the_number_of_classes_must_be_that_of_the_folders(tmp_path: Path) -> No
     refused(folder_task(root, num_labels=3), r"^num_labels must be 2, the classes of .*pets, got 3$", ImageTask.check)
 
 
+@pytest.mark.parametrize("num_labels", [None, 2])
+def test_a_single_class_folder_is_refused(tmp_path: Path, num_labels: int | None) -> None:
+    root = write_folders(tmp_path / "pets")
+    for split in ("train", "val"):
+        shutil.rmtree(root / split / "dog")
+    message = r"^root must hold at least 2 classes, got 1 in .*pets: cat$"
+    refused(folder_task(root, num_labels=num_labels), message, ImageTask.check)
+
+
+def test_a_single_named_class_of_parquet_files_is_refused(tmp_path: Path) -> None:
+    root = write_parquet(tmp_path / "pets", label=[0] * 4)
+    (root / "labels.txt").write_text("cat\n")
+    message = r"^root must hold at least 2 classes, got 1 in .*pets: cat$"
+    refused(parquet_task(root, num_labels=None), message, ImageTask.check)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
