@@ -112,7 +112,11 @@ class GlueTask:
             uses = ", ".join(f"{file} for {split}" for split, file in files.items())
             raise ValueError(f"train_file and validation_file must leave each split a file of its own, got {uses}")
         sources = {split: f"{self.spec.folder}/{file}" for split, file in files.items()}
-        rows = {split: self._parse_file(folder / file) for split, file in files.items()}
+        rows = {}
+        for split, file in files.items():
+            rows[split], torn = self._parse_file(folder / file)
+            if torn:
+                missing.append(f"{split} (rows of another width than the header: {torn} in {self.spec.folder}/{file})")
         return build_task_data(
             self, self.limits, rows.pop("train"), rows, sources, self.spec.label_names, tuple(missing)
         )
@@ -129,13 +133,16 @@ class GlueTask:
         hint = f"found {', '.join(found)}: choose one with task.{option}=NAME" if found else "found no other file"
         raise ValueError(f"{option} must exist in {folder}, got no {' or '.join(names)}; {hint}")
 
-    def _parse_file(self, path: Path) -> list[Example]:
+    def _parse_file(self, path: Path) -> tuple[list[Example], int]:
+        """The rows that can be read, and how many others were left out."""
         spec = self.spec
         wanted = [column for column in (spec.text, spec.pair, spec.label) if column is not None]
-        return [
+        torn: list[str] = []
+        examples = [
             Example(row[spec.text], row[spec.pair] if spec.pair else None, spec.parse_label(row[spec.label], place))
-            for place, row in read_tsv(path, wanted, spec.columns)
+            for place, row in read_tsv(path, wanted, spec.columns, torn if spec.has_torn_rows else None)
         ]
+        return examples, len(torn)
 
     def _load_hub(self) -> TaskData:
         splits = ["train", *self.spec.validation]

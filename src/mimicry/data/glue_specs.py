@@ -21,6 +21,7 @@ class GlueSpec:
         label: column of the label in the release; the hub calls it `label` everywhere.
         hub_columns: the hub's names for `text` and `pair`, where they differ.
         columns: all columns of a release file that has no header line.
+        has_torn_rows: whether the release has rows of another width than their header, which cannot be read.
         validation: stem of each validation file in the release, by the hub's name of the split; the first is primary.
     """
 
@@ -32,6 +33,7 @@ class GlueSpec:
     label: str = "label"
     hub_columns: tuple[str, str] | None = None
     columns: tuple[str, ...] | None = None
+    has_torn_rows: bool = False
     validation: dict[str, str] = field(default_factory=lambda: {"validation": "dev"})
 
     @property
@@ -109,6 +111,7 @@ GLUE_SPECS = {
         text="question1",
         pair="question2",
         label="is_duplicate",
+        has_torn_rows=True,
     ),
     "mnli": GlueSpec(
         folder="MNLI",

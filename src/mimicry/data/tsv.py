@@ -1,4 +1,4 @@
-"""Strict reading of tab-separated files: a row that does not fit is an error that names its file and line."""
+"""Reading of tab-separated files: a row that does not fit is an error that names file and line, unless asked for."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,7 +7,10 @@ from mimicry.data.lines import read_lines
 
 
 def read_tsv(
-    path: Path, wanted: Sequence[str], columns: Sequence[str] | None = None
+    path: Path,
+    wanted: Sequence[str],
+    columns: Sequence[str] | None = None,
+    left_out: list[str] | None = None,
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Read a UTF-8 file, gzipped if its name ends in `.gz`, with a byte-order mark or CRLF line ends or neither.
 
@@ -17,12 +20,14 @@ def read_tsv(
         path: the file.
         wanted: columns that must be there.
         columns: names of all columns, for a file without a header line.
+        left_out: rows of another width are left out, and this is told `file:line` of each; None refuses them.
 
     Yields:
         `file:line` for error messages, and the row by column name.
 
     Raises:
-        ValueError: if the file is unreadable or empty, lacks a wanted column, or has a row of another width.
+        ValueError: if the file is unreadable or empty, lacks a wanted column, or has a row of another width that is not
+            left out.
     """
     rows = _split_lines(path)
     if columns is None:
@@ -35,6 +40,9 @@ def read_tsv(
     count = 0
     for place, values in rows:
         if len(values) != len(columns):
+            if left_out is not None:
+                left_out.append(place)
+                continue
             raise ValueError(f"{place}: row must have {len(columns)} columns, got {len(values)}")
         yield place, dict(zip(columns, values, strict=True))
         count += 1

@@ -133,6 +133,26 @@ def test_missing_mismatched_rows_are_named_and_never_replaced(tmp_path: Path, ca
     assert (warning.levelname, warning.getMessage()) == ("WARNING", f"mnli is incomplete, it lacks {part}")
 
 
+@pytest.mark.parametrize("suffix", [".tsv", ".tsv.gz"])
+def test_torn_rows_of_qqp_s_release_are_left_out_counted_and_named(
+    tmp_path: Path, suffix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_task(tmp_path, "qqp", suffix)
+    header, first, second = FILES["qqp"][0].splitlines(keepends=True)
+    # As in the release: a question that breaks off, and the rest of its row on a line of its own.
+    torn = f"{header}{first}7\t8\t9\tWhat\n of it?\tNo\t1\n{second}"
+    write(folder / f"train{suffix}", torn)
+    task = GlueTask("qqp", root=str(tmp_path))
+    task.check()
+    assert caplog.text == ""
+    data = task.load()
+    assert data.train == tuple(Example(*row) for row in FILES["qqp"][1])
+    assert data.available == {"train": 2, "validation": 2}
+    part = f"train (rows of another width than the header: 2 in QQP/train{suffix})"
+    assert data.missing == (part,)
+    assert caplog.messages == [f"qqp is incomplete, it lacks {part}"]
+
+
 @pytest.mark.parametrize(("name", "stem"), [("qqp", "dev"), ("mnli", "dev_matched")])
 def test_rows_that_stand_in_for_an_absent_dev_file_are_named(tmp_path: Path, name: str, stem: str) -> None:
     folder = write_task(tmp_path, name)
@@ -240,7 +260,7 @@ def test_one_file_for_two_splits_is_refused(tmp_path: Path, name: str, options: 
         ("stsb", "4.750", "5.1", ":2: label must be a number from 0 to 5, got '5.1'"),
         ("stsb", "4.750", "high", ":2: label must be a number from 0 to 5, got 'high'"),
         ("stsb", "4.750", "nan", ":2: label must be a number from 0 to 5, got 'nan'"),
-        ("qqp", "Who?\t", "Who? ", ":3: row must have 6 columns, got 5"),
+        ("qnli", "Who?\t", "Who? ", ":2: row must have 4 columns, got 3"),
         ("cola", "ad03\t0\t*", "ad03\t0", ":2: row must have 4 columns, got 3"),
         ("sst2", "a joy ", "a\tjoy ", ":2: row must have 2 columns, got 3"),
         ("mrpc", "0\t9", "\r\n0\t9", ":3: row must have 5 columns, got 1"),

@@ -54,6 +54,22 @@ def test_a_malformed_file_is_refused_with_file_and_line(tmp_path: Path, content:
         rows_of(path)
 
 
+def test_rows_of_another_width_are_left_out_and_told_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text("a\tb\n1\n1\t2\n\n1\t2\t3\n3\t4\n")
+    left_out: list[str] = []
+    rows = [row for _, row in read_tsv(path, ("a", "b"), left_out=left_out)]
+    assert rows == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
+    assert left_out == [f"{path}:{line}" for line in (2, 4, 5)]
+
+
+def test_a_file_of_which_all_rows_are_left_out_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text("a\tb\n1\n")
+    with pytest.raises(ValueError, match=r"must have at least one row, got 0$"):
+        list(read_tsv(path, ("a", "b"), left_out=[]))
+
+
 def test_an_empty_file_without_a_header_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.tsv"
     path.touch()
