@@ -27,7 +27,8 @@ class Checkpoint:
         score_tolerance: how far below its known score a teacher may score here, >= 0.
 
     Raises:
-        ValueError: if max_length, a known score or the tolerance is out of range.
+        ValueError: if max_length, a known score or the tolerance is out of range, or there are scores
+            of no teacher.
     """
 
     path: str
@@ -42,7 +43,7 @@ class Checkpoint:
         if self.max_length < 8:
             raise ValueError(f"model.max_length must be >= 8, got {self.max_length}")
         # Checked at once, used when a teacher was measured.
-        KnownScores(self.known_scores, self.score_tolerance)
+        self._known_scores()
 
     @property
     def name(self) -> str:
@@ -77,8 +78,10 @@ class Checkpoint:
 
     def check_score(self, task: str, metric: str, score: float) -> None:
         """Refuses a teacher that scores below its known score; see `KnownScores.check`."""
-        if self.teacher is not None:
-            KnownScores(self.known_scores, self.score_tolerance).check(self.teacher, task, metric, score)
+        self._known_scores().check(task, metric, score)
+
+    def _known_scores(self) -> KnownScores:
+        return KnownScores(self.teacher, self.known_scores, self.score_tolerance)
 
     def load(self, num_labels: int, labels: tuple[str, ...] = ()) -> tuple[Any, Any]:
         """The classifier with a head of `num_labels` outputs (1 for regression), and its tokenizer.

@@ -14,16 +14,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class KnownScores:
-    """What finished teachers are known to score, from their cards.
+    """What a finished teacher is known to score, from its card.
 
     Args:
+        teacher: its folder or hub id; None where the teacher is finetuned here, of which nothing can be known.
         scores: by task, its primary metric as a fraction or correlation; None where nothing is known.
         tolerance: how far below its known score a teacher may score here, >= 0.
 
     Raises:
-        ValueError: if a score or the tolerance is out of range.
+        ValueError: if a score or the tolerance is out of range, or there are scores of no teacher.
     """
 
+    teacher: str | None
     scores: Mapping[str, float] | None
     tolerance: float
 
@@ -34,31 +36,51 @@ class KnownScores:
                 raise ValueError(f"model.known_scores.{task} must be a fraction from -1 to 1, got {score!r}")
         if not self.tolerance >= 0:
             raise ValueError(f"model.score_tolerance must be >= 0, got {self.tolerance}")
+        if self.scores and self.teacher is None:
+            raise ValueError(
+                f"model.known_scores needs model.teacher, whose scores they are, got {', '.join(self.scores)} alone"
+            )
 
-    def check(self, teacher: str, task: str, metric: str, score: float) -> None:
+    def of(self, task: str) -> float | None:
+        """The teacher's score on a task; None where no scores are known at all.
+
+        Raises:
+            ValueError: if there are scores, but of other tasks alone: a name misspelt would check nothing.
+        """
+        if not self.scores:
+            return None
+        if task not in self.scores:
+            raise ValueError(
+                f"model.known_scores must name the task, {task}, got {', '.join(self.scores)}; "
+                "where the teacher's score on it is not known, set model.known_scores=null"
+            )
+        return self.scores[task]
+
+    def check(self, task: str, metric: str, score: float) -> None:
         """Refuses a teacher that scores below its known score: a head misread or a wrong task shows here.
 
-        Says in the log when the teacher's score on the task is not known.
+        Says in the log when nothing is known of the teacher. One that is finetuned here is not checked.
 
         Args:
-            teacher: folder or hub id, for the message.
             task: the task's name.
             metric: its primary metric, for the message.
             score: what the teacher scored on the validation rows of this run.
 
         Raises:
-            ValueError: if the score is more than the tolerance below the known one.
+            ValueError: if the score is more than the tolerance below the known one, or as `of`.
         """
-        known = (self.scores or {}).get(task)
+        if self.teacher is None:
+            return
+        known = self.of(task)
         if known is None:
             log.info(
                 "%s: its score on %s is not checked, none is known; to check it give model.known_scores={%s: 0.9}",
-                *(teacher, task, task),
+                *(self.teacher, task, task),
             )
         # Written so that a score that is not a number is refused too.
         elif not score >= known - self.tolerance:
             raise ValueError(
-                f"model.teacher: {teacher} scores {metric} {score:.4f} on {task} here, "
+                f"model.teacher: {self.teacher} scores {metric} {score:.4f} on {task} here, "
                 f"but its known score is {known:.4f} (model.score_tolerance={self.tolerance:g}); "
                 "was it finetuned on another task, or with the labels in another order? "
                 "If only a subset of the validation rows is scored, raise model.score_tolerance"

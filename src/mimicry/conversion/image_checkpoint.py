@@ -28,7 +28,8 @@ class ImageCheckpoint:
         score_tolerance: how far below its known score a teacher may score here, >= 0.
 
     Raises:
-        ValueError: unless one of path and architecture is given, and if a known score or the tolerance is out of range.
+        ValueError: unless one of path and architecture is given, and if a known score or the tolerance is out of
+            range, or there are scores of no teacher.
     """
 
     path: str | None = None
@@ -45,7 +46,7 @@ class ImageCheckpoint:
                 f"model needs one of path and architecture, got {'neither' if self.path is None else 'both'}"
             )
         # Checked at once, used when a teacher was measured.
-        KnownScores(self.known_scores, self.score_tolerance)
+        self._known_scores()
 
     @property
     def name(self) -> str:
@@ -81,8 +82,10 @@ class ImageCheckpoint:
 
     def check_score(self, task: str, metric: str, score: float) -> None:
         """Refuses a teacher that scores below its known score; see `KnownScores.check`."""
-        if self.teacher is not None:
-            KnownScores(self.known_scores, self.score_tolerance).check(self.teacher, task, metric, score)
+        self._known_scores().check(task, metric, score)
+
+    def _known_scores(self) -> KnownScores:
+        return KnownScores(self.teacher, self.known_scores, self.score_tolerance)
 
     def load(self, num_labels: int, labels: tuple[str, ...] = ()) -> tuple[Any, Any]:
         """The classifier with a head of `num_labels` outputs, and its image processor, without torchvision.

@@ -26,8 +26,8 @@ def read_tsv(
         `file:line` for error messages, and the row by column name.
 
     Raises:
-        ValueError: if the file is unreadable or empty, lacks a wanted column, or has a row of another width that is not
-            left out.
+        ValueError: if the file is unreadable or empty, has not each wanted column once, or has a row of another
+            width that is not left out.
     """
     rows = _split_lines(path)
     if columns is None:
@@ -37,6 +37,8 @@ def read_tsv(
         for column in wanted:
             if column not in columns:
                 raise ValueError(f"{path}:1: header must have the column {column!r}, got {', '.join(columns)}")
+            if columns.count(column) > 1:
+                raise ValueError(f"{path}:1: header must have the column {column!r} once, got {', '.join(columns)}")
     count = 0
     for place, values in rows:
         if len(values) != len(columns):

@@ -130,6 +130,10 @@ def test_an_unreachable_hub_is_one_line_with_a_way_out() -> None:
             "model.known_scores.cola must be a fraction from -1 to 1, got 58.8",
         ),
         ({"known_scores": {"cola": float("nan")}}, "model.known_scores.cola must be a fraction from -1 to 1, got nan"),
+        (
+            {"known_scores": {"sst2": 0.99}},
+            "model.known_scores needs model.teacher, whose scores they are, got sst2 alone",
+        ),
         ({"score_tolerance": -0.01}, "model.score_tolerance must be >= 0, got -0.01"),
         ({"score_tolerance": float("nan")}, "model.score_tolerance must be >= 0, got nan"),
     ],
@@ -165,7 +169,7 @@ def test_a_wide_tolerance_admits_a_donor_scored_on_a_subset() -> None:
     dataclasses.replace(DONOR, score_tolerance=0.1).check_score("cola", "matthews", 0.49)
 
 
-@pytest.mark.parametrize("known_scores", [None, {}, {"rte": 0.68}])
+@pytest.mark.parametrize("known_scores", [None, {}])
 def test_a_donor_without_a_known_score_is_said_to_be_unchecked(
     known_scores: dict[str, float] | None, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -176,9 +180,18 @@ def test_a_donor_without_a_known_score_is_said_to_be_unchecked(
     assert "model.known_scores={cola: 0.9}" in line
 
 
+def test_known_scores_of_other_tasks_alone_are_refused() -> None:
+    message = (
+        "model.known_scores must name the task, sst2, got sst, rte; "
+        "where the teacher's score on it is not known, set model.known_scores=null"
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        dataclasses.replace(DONOR, known_scores={"sst": 0.9, "rte": 0.68}).check_score("sst2", "accuracy", 0.99)
+
+
 def test_a_teacher_that_is_finetuned_here_has_no_known_score(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        Checkpoint("asset:minilm", known_scores={"cola": 0.588}).check_score("cola", "matthews", 0.0)
+        Checkpoint("asset:minilm").check_score("cola", "matthews", 0.0)
     assert caplog.text == ""
 
 

@@ -214,6 +214,10 @@ def test_an_unreachable_hub_is_one_line_with_a_way_out_and_its_length_unknown() 
             {"path": "a/b", "known_scores": {"imagenet": 80.3}},
             "model.known_scores.imagenet must be a fraction from -1 to 1, got 80.3",
         ),
+        (
+            {"path": "a/b", "known_scores": {"imagenet": 0.803}},
+            "model.known_scores needs model.teacher, whose scores they are, got imagenet alone",
+        ),
         ({"path": "a/b", "score_tolerance": -0.1}, "model.score_tolerance must be >= 0, got -0.1"),
     ],
 )
@@ -236,7 +240,7 @@ def test_an_image_model_is_refused_as_a_text_model(tmp_path: Path) -> None:
 def test_a_donor_below_its_known_score_is_refused_and_one_finetuned_here_is_not_compared() -> None:
     donor = ImageCheckpoint("a/b", teacher="some/donor", known_scores={"imagenet": 0.803})
     donor.check_score("imagenet", "top1", 0.794)
-    ImageCheckpoint("a/b", known_scores={"imagenet": 0.803}).check_score("imagenet", "top1", 0.1)
+    ImageCheckpoint("a/b").check_score("imagenet", "top1", 0.1)
     message = r"^model\.teacher: some/donor scores top1 0\.7920 on imagenet here, but its known score is 0\.8030 "
     with pytest.raises(ValueError, match=message):
         donor.check_score("imagenet", "top1", 0.792)

@@ -30,7 +30,7 @@ TEXT = [path for path in sorted(CONF.glob("*.yaml")) if get_class(options_of(pat
 def test_every_model_file_lists_every_option_and_builds_a_checkpoint_of_plain_values(path: Path) -> None:
     options = options_of(path)
     assert set(options) == {"_target_", *inspect.signature(Checkpoint).parameters}
-    options["known_scores"] = {"cola": 0.5}
+    options |= {"teacher": "someone/donor-cola", "known_scores": {"cola": 0.5}}
     checkpoint = build(options)
     assert type(checkpoint.known_scores) is dict
     checkpoint.check()

@@ -42,6 +42,7 @@ def test_a_file_without_a_header_takes_the_columns_given(tmp_path: Path) -> None
         ("", " must have a header line and rows, got an empty file"),
         ("a\tb\n", " must have at least one row, got 0"),
         ("a\tc\n1\t2\n", ":1: header must have the column 'b', got a, c"),
+        ("a\tb\tb\n1\t2\t3\n", ":1: header must have the column 'b' once, got a, b, b"),
         ("a\tb\n1\t2\n1\n", ":3: row must have 2 columns, got 1"),
         ("a\tb\n1\t2\t3\n", ":2: row must have 2 columns, got 3"),
         ("a\tb\n\n1\t2\n", ":2: row must have 2 columns, got 1"),
@@ -68,6 +69,12 @@ def test_a_file_of_which_all_rows_are_left_out_is_refused(tmp_path: Path) -> Non
     path.write_text("a\tb\n1\n")
     with pytest.raises(ValueError, match=r"must have at least one row, got 0$"):
         list(read_tsv(path, ("a", "b"), left_out=[]))
+
+
+def test_a_column_that_is_not_wanted_may_stand_twice(tmp_path: Path) -> None:
+    path = tmp_path / "x.tsv"
+    path.write_text("a\tb\tc\tc\n1\t2\t3\t4\n")
+    assert [row["b"] for row in rows_of(path)] == ["2"]
 
 
 def test_an_empty_file_without_a_header_is_refused(tmp_path: Path) -> None:
