@@ -8,6 +8,7 @@ from mimicry.reporting.asked import asked_by
 from mimicry.reporting.comparison import read_records, save_collection
 from mimicry.reporting.dashboard.maps import collect_maps
 from mimicry.reporting.run_record import COLLECTION_NAME, RunRecord
+from mimicry.reporting.variants import latest
 
 # Where runs lie below a results folder, each with its own record.
 RUNS = "runs"
@@ -46,14 +47,4 @@ def gather(root: Path, single: Mapping[Path, RunRecord]) -> dict[Path, int]:
 
 def merge(kept: Sequence[RunRecord], runs: Sequence[RunRecord]) -> list[RunRecord]:
     """One record for each configuration, those of `kept` first and in their order."""
-    best: dict[str, RunRecord] = {}
-    for record in (*kept, *runs):
-        other = best.get(record.fingerprint)
-        if other is None or _rank(record) > _rank(other):
-            best[record.fingerprint] = record
-    return list(best.values())
-
-
-def _rank(record: RunRecord) -> tuple[bool, str]:
-    # All times are UTC in one format, so that texts compare as times.
-    return record.status == "finished", record.started_at
+    return latest((*kept, *runs), lambda record: record.fingerprint)

@@ -16,7 +16,7 @@ COLUMNS = ("regime", "model", "task", "data", "attention", "state", "quantity", 
 def tidy_csv(records: Sequence[RunRecord]) -> str:
     """A line for each variant, state and quantity that any of its finished runs has.
 
-    `seeds` counts the runs with the value, `low` and `high` bound its 95 % interval and are empty for a single run.
+    `seeds` counts those with the value, `low` and `high` bound its 95 % interval and are empty for a single run.
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from mimicry.reporting.report import Report, report_command
 from mimicry.reporting.run_record import KL, ModelState, RunRecord
 from mimicry.reporting.tables import GAP, STATE_LABELS, markdown_table, number
-from mimicry.reporting.variants import finished
+from mimicry.reporting.variants import finished, variants
 
 STATES: tuple[ModelState, ...] = ("no_train", "distilled")
 
@@ -48,7 +48,10 @@ def _table(title: str, records: Sequence[RunRecord]) -> str:
 
 
 def _kl(runs: Sequence[RunRecord], state: ModelState) -> float | None:
-    values = [value for run in runs if (value := run.value(state, KL)) is not None]
+    measured = [run for run in runs if run.value(state, KL) is not None]
+    # A seed counts once, however often it ran.
+    counted = (run for same in variants(measured, apart_from=("seed", "maps_corpus")).values() for run in same)
+    values = [value for run in counted if (value := run.value(state, KL)) is not None]
     return statistics.fmean(values) if values else None
 
 

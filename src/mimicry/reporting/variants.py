@@ -1,7 +1,7 @@
 """Which records may be averaged, and what a row of a table is called."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mimicry.reporting.intervals import Interval, interval
@@ -25,8 +25,28 @@ def finished(records: Sequence[RunRecord]) -> list[RunRecord]:
     return [record for record in records if record.status == "finished"]
 
 
+def latest(records: Iterable[RunRecord], key: Callable[[RunRecord], Hashable]) -> list[RunRecord]:
+    """One record for each key, in the order of the keys: a finished one if there is any, and the last that started."""
+    best: dict[Hashable, RunRecord] = {}
+    for record in records:
+        other = best.get(key(record))
+        if other is None or _rank(record) > _rank(other):
+            best[key(record)] = record
+    return list(best.values())
+
+
+def one_per_seed(runs: Iterable[RunRecord]) -> list[RunRecord]:
+    """The runs of a row that count: a seed that ran again, elsewhere or with a full analysis, is still one seed."""
+    return latest(runs, lambda run: (run.model, run.task, run.seed))
+
+
 def variants(records: Sequence[RunRecord], apart_from: Collection[str] = ("seed",)) -> dict[str, list[RunRecord]]:
-    """Records by row label. A mean over runs that differ in more than the seed would say nothing about seeds.
+    """The records that count, one per seed, by row label; see `labelled`."""
+    return {label: one_per_seed(runs) for label, runs in labelled(records, apart_from).items()}
+
+
+def labelled(records: Sequence[RunRecord], apart_from: Collection[str] = ("seed",)) -> dict[str, list[RunRecord]]:
+    """All records by row label. A mean over runs that differ in more than the seed would say nothing about seeds.
 
     Runs of one attention whose configs differ get rows of their own, named by the options in which they deviate from
     what most of them have, such as `hedgehog (tie_maps=True)`. Where as many have one value as another, both are named.
@@ -48,7 +68,8 @@ def variants(records: Sequence[RunRecord], apart_from: Collection[str] = ("seed"
         }
         names = sorted({name for values in options.values() for name in values})
         usual = {
-            name: _usual([options[key].get(name) for key, runs in by_config.items() for _ in runs]) for name in names
+            name: _usual([options[key].get(name) for key, runs in by_config.items() for _ in one_per_seed(runs)])
+            for name in names
         }
         for fingerprint, runs in by_config.items():
             values = options[fingerprint]
@@ -86,6 +107,11 @@ def interval_cell(of: Interval, decimals: int, scale: float = 1.0) -> str:
     """Mean ± half the width of its interval, which a single value does not have."""
     mean = number(of.mean, decimals, scale)
     return mean if of.half is None else f"{mean} ± {number(of.half, decimals, scale)}"
+
+
+def _rank(record: RunRecord) -> tuple[bool, str]:
+    # All times are UTC in one format, so that texts compare as times.
+    return record.status == "finished", record.started_at
 
 
 def _without(config: Mapping[str, Any], parts: Collection[str]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from mimicry.reporting.comparison import comparison_sheet, group_records, read_r
 from mimicry.reporting.run_record import ModelState, RunRecord, run_folder, write_record
 from mimicry.reporting.settings import settings_sheets
 from mimicry.reporting.summary import summary_sheets
+from mimicry.reporting.tidy import tidy_csv
 
 MakeRecord = Callable[..., RunRecord]
 SCORES: dict[ModelState, float] = {"teacher": 0.80, "no_train": 0.50, "distilled": 0.72, "recovered": 0.76}
@@ -84,6 +86,26 @@ def test_runs_that_differ_in_more_than_the_seed_get_rows_named_by_what_differs(m
 def test_where_the_data_lay_makes_no_rows_of_its_own(make_record: MakeRecord) -> None:
     records = [make_record(seed=seed, config={"task": {"root": f"copy{seed}", "max_train_rows": 9}}) for seed in (0, 1)]
     assert cells(comparison_sheet(records).markdown(), "hedgehog")[1] == "2"
+
+
+def test_a_seed_that_ran_again_elsewhere_or_in_full_counts_once_as_it_ran_last(make_record: MakeRecord) -> None:
+    def run(hour: int, recovered: float, seed: int = 0, **config: object) -> RunRecord:
+        started = f"2024-01-01T{hour:02d}:00:00+00:00"
+        return make_record(seed=seed, config=config, started_at=started, scores=SCORES | {"recovered": recovered})
+
+    roots = [run(hour, 0.5, task={"root": f"copy{hour}"}, analysis={"rows": 9}) for hour in (1, 2, 3)]
+    full = run(9, 0.6, task={"root": "copy1"}, analysis={"rows": 9, "full": {"queries": 2}})
+    late = replace(run(10, 0.1, task={"root": "copy1"}), status="failed", reason="ValueError: no", config=full.config)
+    again = [full, *roots, late]
+    assert cells(comparison_sheet(again).markdown(), "hedgehog")[1:6] == ["1", "80.0", "50.0", "72.0", "60.0"]
+    lines = [line.split(",") for line in tidy_csv(again).splitlines() if ",recovered,val/accuracy," in line]
+    assert [line[-4:] for line in lines] == [["1", "60", "", ""]]
+    other = run(1, 0.8, seed=1, task={"root": "copy1"}, analysis={"rows": 9})
+    assert cells(comparison_sheet([*again, other]).markdown(), "hedgehog")[1] == "2"
+    # Runs of another task of the same seed are no repetition.
+    elsewhere = [replace(record, task="other") for record in (*again, other)]
+    (sheet,) = summary_sheets([[*again, other], elsewhere])
+    assert cells(sheet.markdown(), "hedgehog")[1:4] == ["70.0", "70.0", "70.0 ± 127.1"]
 
 
 def test_a_full_analysis_makes_no_rows_of_its_own(make_record: MakeRecord) -> None:

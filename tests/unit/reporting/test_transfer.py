@@ -1,6 +1,7 @@
 """The table of divergence by task and by what the maps were distilled on."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,11 @@ def test_rows_are_attentions_and_corpora_and_columns_tasks(records: list[RunReco
     # A gap is no zero, and enters no mean.
     assert "| hedgehog | the task | distilled | – | 0.150 | – |" in lines
     assert sum(line.startswith("| elu") for line in lines) == 1
+
+
+def test_a_seed_that_ran_again_counts_once(records: list[RunRecord]) -> None:
+    again = replace(records[1], started_at="2025-01-01T00:00:00+00:00")
+    assert "| hedgehog | cola | distilled | 0.200 |" in transfer_tables([*records, again, again])
 
 
 def test_the_command_writes_the_table(

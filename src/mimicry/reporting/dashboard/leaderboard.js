@@ -2,7 +2,8 @@
 
 // One entry for each table, with one row for each variant of attention in it.
 function leaderboardGroups(runs) {
-  const finished = runs.filter((run) => run.status === "finished");
+  // A seed that ran again, elsewhere or analysed in full, is still one seed.
+  const finished = runs.filter((run) => run.status === "finished" && run.counted);
   return distinct(finished.map((run) => run.group)).map((index) => {
     const members = finished.filter((run) => run.group === index);
     const of = DATA.groups[index];

@@ -24,7 +24,7 @@ from mimicry.reporting.tables import (
     metric_heading,
     shown,
 )
-from mimicry.reporting.variants import final_state, finished, variants
+from mimicry.reporting.variants import final_state, finished, labelled, one_per_seed
 
 LOCAL = "local runs"
 # A benchmark's table is known by these columns.
@@ -96,9 +96,10 @@ def _add(
                 "data": next((data_line(record.data) for record in done), "No run finished."),
             }
         )
-        labels = variants(group)
+        labels = labelled(group)
         for label, rows in labels.items():
             usual = labels.get(rows[0].attn) if label != rows[0].attn else None
+            counted = set(map(id, one_per_seed(rows)))
             for record in rows:
                 place = places[id(record)]
                 experiment = None if source == LOCAL else experiments / f"{source}.yaml"
@@ -109,6 +110,7 @@ def _add(
                         "id": f"{record.fingerprint}-{len(runs)}",
                         "group": number,
                         "label": label,
+                        "counted": id(record) in counted,
                         "href": Path(os.path.relpath(place, page.parent)).as_posix(),
                         "command": text,
                         "own_command": is_own,

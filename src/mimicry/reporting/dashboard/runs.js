@@ -74,7 +74,9 @@ function openRun(run) {
   const of = group(run),
     dialog = section("detail");
   const facts = {
-    Status: run.status === "failed" ? `failed: ${run.reason}` : run.status,
+    Status:
+      (run.status === "failed" ? `failed: ${run.reason}` : run.status) +
+      (run.counted ? "" : "; in means another run of this seed and these settings counts"),
     Experiment: of.source,
     Regime: of.regime,
     Started: run.started_at.replace("T", " ").replace("+00:00", " UTC"),

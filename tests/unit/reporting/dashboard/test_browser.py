@@ -22,8 +22,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.ui import WebDriverWait
 
+from mimicry.reporting.__main__ import main
 from mimicry.reporting.dashboard.page import write_maps_page
-from mimicry.reporting.run_record import RunRecord
+from mimicry.reporting.run_record import RunRecord, write_record
 
 BROWSER = next(
     (found for name in ("chromium", "chromium-browser", "google-chrome", "chrome") if (found := shutil.which(name))),
@@ -174,6 +175,27 @@ def test_means_and_intervals_are_those_of_the_tables(opened: Page, page: Path) -
         # Attention, share of the teacher, final, teacher, no train and distilled; there the share is the seventh.
         assert [shown[0], *shown[2:6]] == [cells[0], cells[5], *cells[2:5]]
         assert shown[1].startswith(cells[6])
+
+
+def test_a_seed_that_ran_again_is_listed_and_counts_once(
+    driver: webdriver.Chrome, make_record: Callable[..., RunRecord], tmp_path: Path
+) -> None:
+    for hour, score in ((1, 0.6), (2, 0.7)):
+        record = make_record(
+            fingerprint=f"{hour:016d}",
+            config={"task": {"root": f"copy{hour}"}},
+            started_at=f"2024-01-01T0{hour}:00:00+00:00",
+            scores={"teacher": 0.8, "recovered": score},
+        )
+        write_record(record, tmp_path / "results" / str(hour))
+    file = tmp_path / "dashboard.html"
+    assert main([str(tmp_path / "results"), "--experiments", str(tmp_path), "--dashboard", str(file)]) == 0
+    with shown(driver, file, DESKTOP, "a_seed_twice") as page_of:
+        row = page_of.texts("#leaderboard tbody tr:not(.group) td")
+        assert (row[2], row[-1]) == ("70.0", "1")
+        assert len(page_of.texts("#runs tbody tr")) == 2
+        page_of.click("#runs tbody tr:last-child a")
+        assert "finished; in means another run of this seed" in page_of.find("#detail").text
 
 
 def test_a_click_on_a_header_sorts_and_a_second_one_turns_it_round(opened: Page) -> None:
