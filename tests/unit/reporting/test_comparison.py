@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from mimicry.reporting.__main__ import main
-from mimicry.reporting.comparison import comparison_sheet, group_records, read_records
+from mimicry.reporting.comparison import all_sheets, comparison_sheet, group_records, read_records
 from mimicry.reporting.run_record import ModelState, RunRecord, run_folder, write_record
 from mimicry.reporting.settings import settings_sheets
 from mimicry.reporting.summary import summary_sheets
@@ -183,6 +183,37 @@ def test_a_mean_over_tasks_does_not_mix_settings(make_record: MakeRecord) -> Non
     table = sheet.markdown()
     assert cells(table, "hedgehog")[1:5] == ["76.0", "–", "76.0", "–"]
     assert cells(table, "hedgehog (decay=0.5)")[1:4] == ["–", "76.0", "–"]
+
+
+def test_data_sets_of_one_task_have_columns_of_their_own_and_one_enters_the_mean(make_record: MakeRecord) -> None:
+    def run(task: str, recovered: float, rows: int, data: str = "f", **changes: object) -> RunRecord:
+        about = make_record().data | {"fingerprint": data * 64, "rows": {"train": rows, "validation": 50}}
+        scores = SCORES | {"recovered": recovered}
+        config = {"attn": {"name": "hedgehog"}, "task": {"name": task, "max_train_rows": rows, "root": data}}
+        return make_record(task=task, data=about, scores=scores, **{"config": config, **changes})
+
+    several = [run("sst2", 0.4, 64), run("sst2", 0.6, 2000, "a"), run("sst2", 0.7, 2000, "b"), run("sst2", 0.3, 9)]
+    assert not [sheet for sheet in all_sheets(several) if "all tasks" in sheet.title]
+    # Most runs: it ran with two seeds.
+    records = [*several, run("sst2", 0.5, 64, seed=1), run("cola", 0.8, 900), run("cola", 0.8, 900, seed=1)]
+    (sheet,) = (sheet for sheet in all_sheets(records) if "all tasks" in sheet.title)
+    header, *body = sheet.lines
+    others = ["sst2 (accuracy, 2,000 rows, data aaaaaa)", "sst2 (accuracy, 2,000 rows, data bbbbbb)"]
+    expected = {
+        "attention": "hedgehog",
+        "cola (accuracy)": "80.0",
+        **dict(zip(others, ("60.0", "70.0"), strict=True)),
+        "sst2 (accuracy, 64 rows)": "45.0",
+        "sst2 (accuracy, 9 rows)": "30.0",
+        "mean": "62.5 ± 31.8",
+    }
+    (row,) = (dict(zip(header, line, strict=True)) for line in body)
+    assert {name: row[name] for name in expected} == expected
+    assert len(header) == len(row) == len(expected) + 3
+    assert row["seeds"] == "2"
+    left_out = [*others, "sst2 (accuracy, 9 rows)"]
+    assert all(name in sheet.about for name in left_out)
+    assert "64 rows" not in sheet.about
 
 
 def test_records_of_several_tasks_do_not_share_a_table(make_record: MakeRecord) -> None:
