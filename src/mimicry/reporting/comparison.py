@@ -71,13 +71,20 @@ def all_sheets(records: Sequence[RunRecord], score: str | None = None) -> list[S
 
 def group_records(records: Sequence[RunRecord]) -> dict[tuple[str, ...], list[RunRecord]]:
     """Records that may share a table, by (regime, model, task, what they were trained and scored on)."""
-    groups = defaultdict(list)
-    # A run that failed early does not know its data: it stands with the finished runs of its task.
-    known = {(r.regime, r.model, r.task): _data_key(r) for r in records if r.data}
+    groups, known = defaultdict(list), defaultdict(set)
     for record in records:
-        task = (record.regime, record.model, record.task)
-        groups[*task, _data_key(record) if record.data else known.get(task, "")].append(record)
+        if record.data:
+            known[_asked_for(record)].add(_data_key(record))
+    for record in records:
+        # A run that failed early does not know its data: it stands with the runs that asked for the same, if these are
+        # of one table, and else with none.
+        keys = {_data_key(record)} if record.data else known[_asked_for(record)]
+        groups[record.regime, record.model, record.task, min(keys) if len(keys) == 1 else ""].append(record)
     return dict(sorted(groups.items()))
+
+
+def _asked_for(record: RunRecord) -> tuple[str, ...]:
+    return record.regime, record.model, record.task, json.dumps(record.config.get("task"), sort_keys=True)
 
 
 def _data_key(record: RunRecord) -> str:

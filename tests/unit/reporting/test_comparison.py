@@ -148,6 +148,30 @@ def test_the_data_of_a_table_stands_under_its_title_and_other_data_get_another_t
     assert len(group_records([record, lacking])) == 2
 
 
+def test_a_run_that_failed_early_stands_with_those_that_asked_for_the_same_data(make_record: MakeRecord) -> None:
+    def run(rows: int, data: str) -> RunRecord:
+        about = make_record().data | {"fingerprint": data * 64}
+        return make_record(attn="elu", config={"task": {"name": "sst2", "max_train_rows": rows}}, data=about)
+
+    def failed(rows: int) -> RunRecord:
+        return replace(run(rows, "f"), attn="t2r", data={}, status="failed", reason="ValueError: no", metrics=())
+
+    few, many = run(64, "a"), run(2000, "b")
+    for records in ([few, many, failed(64)], [many, failed(64), few]):
+        groups = list(group_records(records).values())
+        assert len(groups) == 2
+        shared = next(group for group in groups if few in group)
+        assert {record.attn for record in shared} == {"elu", "t2r"}
+        # A table of its own makes the same of them.
+        assert len(group_records(shared)) == 1
+    # Nobody else asked for these rows; and where one question had two answers, neither is taken.
+    for records in ([few, many, failed(9)], [few, run(64, "b"), failed(64)]):
+        alone, *others = group_records(records).values()
+        assert [record.attn for record in alone] == ["t2r"]
+        assert "Data: no run finished." in comparison_sheet(alone).markdown()
+        assert len(others) == 2
+
+
 def test_the_settings_that_won_and_their_costs_stand_beside_the_scores(make_record: MakeRecord) -> None:
     (sheet,) = settings_sheets([make_record(seed=0), make_record(seed=1, attn="elu")])
     lines = sheet.markdown().splitlines()[2:]
