@@ -5,7 +5,10 @@ from pathlib import Path
 from rich.console import Console
 
 from mimicry.reporting.run_record import RECORD_NAME, RunRecord
-from mimicry.reporting.tables import conversion_table, conversion_title, state_rows
+from mimicry.reporting.tables import conversion_tables, conversion_title, state_rows
+
+# Columns that no table has.
+UNCUT = 1000
 
 
 def show(record: RunRecord, folder: Path) -> None:
@@ -13,7 +16,11 @@ def show(record: RunRecord, folder: Path) -> None:
     console = Console()
     title = conversion_title(record.attn, record.task, record.model, record.seed)
     console.print()
-    console.print(conversion_table(title, state_rows(record)))
+    tables = conversion_tables(title, state_rows(record), console.width)
+    # They are as narrow as can be; of what is still too wide rich would cut off numbers, and a terminal goes on below.
+    console.width = max(console.width, UNCUT)
+    for table in tables:
+        console.print(table)
     for trial in record.trials:
         if trial.chosen:
             rate = "" if trial.tokens_per_s is None else f", {trial.tokens_per_s:,.0f} tokens/s"

@@ -1,6 +1,7 @@
 """What one conversion did to the model, in one table: teacher, no train, distilled, recovered."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -61,15 +62,40 @@ def conversion_title(attn: str, task: str, model: str, seed: int) -> str:
     return f"{attn} on {task} · {model} · seed {seed}"
 
 
-def conversion_table(title: str, rows: Sequence[StateRow]) -> Table:
-    """The table for a terminal; a state without a row shows gaps."""
-    header, *body = conversion_cells(rows)
+def conversion_tables(title: str, rows: Sequence[StateRow], width: int) -> list[Table]:
+    """The table for a terminal of so many columns; a state without a row shows gaps.
+
+    Headers break between words where there is no room for them. Numbers never do: those that do not fit stand in
+    further tables, under the same states.
+    """
+    label, *columns = map(list, zip(*conversion_cells(rows), strict=True))
+    if _width([label, *columns]) > width:
+        columns = [[_broken(name, cells), *cells] for name, *cells in columns]
+    parts: list[list[list[str]]] = [[label]]
+    for column in columns:
+        if len(parts[-1]) > 1 and _width([*parts[-1], column]) > width:
+            parts.append([label])
+        parts[-1].append(column)
+    return [_terminal_table(part, title if part is parts[0] else None) for part in parts]
+
+
+def _terminal_table(columns: Sequence[Sequence[str]], title: str | None) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
-    for index, name in enumerate(header):
-        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index == 0)
-    for cells in body:
+    for index, (name, *_) in enumerate(columns):
+        table.add_column(name, justify="left" if index == 0 else "right", no_wrap=True)
+    for cells in list(zip(*columns, strict=True))[1:]:
         table.add_row(*cells)
     return table
+
+
+def _broken(name: str, cells: Sequence[str]) -> str:
+    """The name in lines that are no wider than the cells, but for longer words."""
+    return textwrap.fill(name, max(map(len, cells)), break_long_words=False, break_on_hyphens=False)
+
+
+def _width(columns: Sequence[Sequence[str]]) -> int:
+    # A blank on both sides of a column, and a line after each and before the first.
+    return 1 + sum(3 + max(len(line) for cell in cells for line in cell.split("\n")) for cells in columns)
 
 
 def conversion_markdown(title: str, rows: Sequence[StateRow]) -> str:

@@ -1,16 +1,20 @@
 import io
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from mimicry.reporting.run_record import ModelState, RunRecord
+from mimicry.reporting.console import show
+from mimicry.reporting.run_record import Measurement, ModelState, RunRecord, StageTime
 from mimicry.reporting.tables import (
     StateRow,
+    conversion_cells,
     conversion_markdown,
-    conversion_table,
+    conversion_tables,
     conversion_title,
     fraction_of_teacher,
     state_rows,
@@ -78,16 +82,86 @@ def test_every_further_metric_gets_its_own_column(make_record: MakeRecord) -> No
 def test_the_terminal_table_fits_eighty_columns_and_starts_with_its_title() -> None:
     title = conversion_title("hedgehog", "movie_reviews", "minilm", 0)
     output = io.StringIO()
-    Console(file=output, width=80).print(conversion_table(title, [row("teacher", 0.8), row("recovered", 0.76)]))
+    (table,) = conversion_tables(title, [row("teacher", 0.8), row("recovered", 0.76)], 80)
+    Console(file=output, width=80).print(table)
     lines = output.getvalue().splitlines()
     assert lines[0].strip() == "hedgehog on movie_reviews · minilm · seed 0"
     assert any("recovered" in line and "95.0" in line for line in lines)
     assert "…" not in output.getvalue()
 
 
+@pytest.fixture
+def summarised(make_record: MakeRecord) -> RunRecord:
+    """A conversion scored by perplexities of any size, ROUGE, and with its attention analysed."""
+    scores = {
+        "val/nll_token": 10.84,
+        "val/nll_word": 13.9,
+        "val/rouge1": 0.4321,
+        "val/rouge2": 0.1987,
+        "val/rougeL": 0.3,
+    }
+    kinds = {"val/nll_token": "nats/token", "val/nll_word": "nats/word"}
+    return make_record(
+        task="samsum",
+        metrics=(
+            *(
+                Measurement(name, value - 0.1 * number, kinds.get(name, "fraction"), state, "validation")
+                for number, state in enumerate(("no_train", "distilled", "recovered", "teacher"))
+                for name, value in scores.items()
+            ),
+            Measurement("analysis/kl", 12.345, "nats", "no_train", "validation"),
+            Measurement("analysis/entropy", 3.456, "nats", "teacher", "validation"),
+        ),
+        stages=(StageTime("teacher", 123456.7, 100, None),),
+    )
+
+
+def numbers(text: str) -> list[str]:
+    return sorted(re.findall(r"[\d,]*\d\.?\d*", text))
+
+
+@pytest.mark.parametrize("width", [34, 60, 80, 100, 300])
+def test_no_number_is_cut_however_narrow_the_terminal(summarised: RunRecord, width: int) -> None:
+    rows, output = state_rows(summarised), io.StringIO()
+    tables = conversion_tables("title", rows, width)
+    console = Console(file=output, width=width)
+    for table in tables:
+        console.print(table)
+    text = output.getvalue()
+    # Every cell and no word of a header is broken; each table says whose numbers it holds.
+    body = [cell for line in conversion_cells(rows)[1:] for cell in line]
+    assert numbers(re.sub(r"rouge\d", "", text)) == numbers(" ".join(body))
+    assert {"51,021", "1,088,161", "123,457", "12.345", "3.456"} <= set(numbers(text))
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+    assert text.count("teacher (softmax)") == text.count("recovered") == len(tables)
+    for word in ("token", "word", "teacher", "rouge1", "rouge2", "rougeL", "(nats)", "entropy", "time"):
+        assert re.search(rf"(?<!\w){re.escape(word)}(?!\w)", text), word
+
+
+def test_a_wide_terminal_has_one_table_with_whole_headers(summarised: RunRecord) -> None:
+    (table,) = conversion_tables("title", state_rows(summarised), 300)
+    assert [column.header for column in table.columns] == conversion_cells(state_rows(summarised))[0]
+
+
+@pytest.mark.parametrize("columns", ["80", "20"])
+def test_what_a_run_shows_at_its_end_is_whole(
+    summarised: RunRecord,
+    columns: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    show(summarised, tmp_path)
+    text = capsys.readouterr().out
+    assert "…" not in text
+    assert {"51,021", "1,088,161", "123,457", "12.345", "3.456"} <= set(numbers(text))
+
+
 def test_rows_without_a_metric_are_refused() -> None:
     with pytest.raises(ValueError, match="rows must hold at least one metric"):
-        conversion_table("title", [StateRow("teacher", {}, None, None, None)])
+        conversion_tables("title", [StateRow("teacher", {}, None, None, None)], 80)
 
 
 def test_a_teacher_from_an_earlier_run_shows_no_time_of_its_own(make_record: MakeRecord) -> None:
