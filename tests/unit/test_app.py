@@ -55,6 +55,10 @@ REFUSALS = [
     (["model.max_length=4"], r"model.max_length must be >= 8, got 4"),
     (["task.max_train_rows=0"], r"max_train_rows must be >= 1 or null, got 0"),
     (["analysis.rows=0"], r"analysis.rows must be >= 1, got 0"),
+    (
+        ["model.teacher=./donor", "model.known_scores={movies:0.9}"],
+        r"model.known_scores must name the task, movie_reviews, got movies",
+    ),
     # Files.
     (["model.path=/no/such/model"], r"model.path: no such folder: /no/such/model"),
     (["model.teacher=./none"], r"model.teacher: no such folder: ./none"),

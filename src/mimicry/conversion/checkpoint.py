@@ -43,7 +43,7 @@ class Checkpoint:
         if self.max_length < 8:
             raise ValueError(f"model.max_length must be >= 8, got {self.max_length}")
         # Checked at once, used when a teacher was measured.
-        self._known_scores()
+        self.known()
 
     @property
     def name(self) -> str:
@@ -78,9 +78,10 @@ class Checkpoint:
 
     def check_score(self, task: str, metric: str, score: float) -> None:
         """Refuses a teacher that scores below its known score; see `KnownScores.check`."""
-        self._known_scores().check(task, metric, score)
+        self.known().check(task, metric, score)
 
-    def _known_scores(self) -> KnownScores:
+    def known(self) -> KnownScores:
+        """What the teacher scores elsewhere."""
         return KnownScores(self.teacher, self.known_scores, self.score_tolerance)
 
     def load(self, num_labels: int, labels: tuple[str, ...] = ()) -> tuple[Any, Any]:

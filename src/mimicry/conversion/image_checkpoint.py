@@ -46,7 +46,7 @@ class ImageCheckpoint:
                 f"model needs one of path and architecture, got {'neither' if self.path is None else 'both'}"
             )
         # Checked at once, used when a teacher was measured.
-        self._known_scores()
+        self.known()
 
     @property
     def name(self) -> str:
@@ -82,9 +82,10 @@ class ImageCheckpoint:
 
     def check_score(self, task: str, metric: str, score: float) -> None:
         """Refuses a teacher that scores below its known score; see `KnownScores.check`."""
-        self._known_scores().check(task, metric, score)
+        self.known().check(task, metric, score)
 
-    def _known_scores(self) -> KnownScores:
+    def known(self) -> KnownScores:
+        """What the teacher scores elsewhere."""
         return KnownScores(self.teacher, self.known_scores, self.score_tolerance)
 
     def load(self, num_labels: int, labels: tuple[str, ...] = ()) -> tuple[Any, Any]:

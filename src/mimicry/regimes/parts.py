@@ -99,6 +99,9 @@ class Parts:
             raise ValueError("regime.teach.epochs must be >= 1 unless model.teacher names a finetuned model, got 0")
 
     def _check_checkpoint(self) -> None:
+        if isinstance(self.checkpoint, Checkpoint | ImageCheckpoint):
+            # Looked up for what it refuses.
+            self.checkpoint.known().of(self.task.name)
         if isinstance(self.checkpoint, NativeLanguageModel):
             check_tokenizer_source(self.checkpoint.tokenizer, self.checkpoint.vocab_size)
             if written := sorted(set(self.task.metrics) - set(LIKELIHOODS)):
