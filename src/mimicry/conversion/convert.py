@@ -28,11 +28,12 @@ def convert(
     Without training, the maps of a converted model imitate softmax badly: distil them, then finetune.
 
     Args:
-        model: a Hugging Face model of a supported family.
+        model: a Hugging Face model of a supported family, converted before or not.
         attn: the name of a shipped variant (`conf/attn`), a factory called once per layer with `dims`, or several of
             these by layer: `{"0-5": "hedgehog", "6-11": "window_hedgehog"}`.
         layers: which to convert, counted from 0 at the input: `all`, `every:2` (0, 2, 4, ...), `3`, `0-5` or `0,4-7`;
-            the others keep exact softmax. Only `all` where `attn` names the layers itself.
+            the others stay as they are: exact softmax, or in a model that is converted already the attention that they
+            have, with its trained parameters. Only `all` where `attn` names the layers itself.
         share_weights: instead of copies, the converted model holds the very weights and buffers of `model`, which must
             be frozen: one copy in memory for a teacher and its student. Attentions are its own. To train those
             weights, `unshare` them first.
@@ -48,10 +49,15 @@ def convert(
     Source: arXiv 2402.04347, Sec. 4.3 (finetuned and pretrained conversion).
     """
     variants = assign_layers(attn, layers, depth=len(find_sites(model)))
-    factories = [load_variant(variant) if isinstance(variant, str) else variant for variant in variants]
+    converted = getattr(model.config, "mimicry", None)
+    elsewhere = SoftmaxAttention if converted is None else None
+    factories = [
+        elsewhere if variant is None else load_variant(variant) if isinstance(variant, str) else variant
+        for variant in variants
+    ]
     student = copy.deepcopy(model, _shared(model) if share_weights else {})
     fit(student, factories)
-    mark_converted(student, describe_layers(factories), base_name(model))
+    mark_converted(student, describe_layers(factories, converted and converted["attention"]), base_name(model))
     return student
 
 

@@ -12,12 +12,12 @@ from mimicry.conversion.site import find_sites
 from mimicry.conversion.spec import Factory
 
 
-def fit(model: nn.Module, factories: Sequence[Factory], dtype: torch.dtype = torch.float32) -> None:
+def fit(model: nn.Module, factories: Sequence[Factory | None], dtype: torch.dtype = torch.float32) -> None:
     """Attaches what each factory builds to one self-attention of a Hugging Face `model`, and makes the model use it.
 
     Args:
         model: changed in place.
-        factories: one for each self-attention, in order of depth.
+        factories: one for each self-attention, in order of depth; None keeps the attention that is attached to it.
         dtype: of the maps, which are in no less than that of the host's weights. Float32 is what they are trained in:
             a learning rate of 1e-2 on bf16 weights loses most updates.
 
@@ -25,6 +25,8 @@ def fit(model: nn.Module, factories: Sequence[Factory], dtype: torch.dtype = tor
         ValueError: if the host library cannot swap the model's attention.
     """
     for site, factory in zip(find_sites(model), factories, strict=True):
+        if factory is None:
+            continue
         example = next(site.module.parameters())
         with _real_float32():
             attention = factory(dims=site.dims)

@@ -4,7 +4,7 @@ import itertools
 import re
 from collections.abc import Callable, Mapping
 
-from mimicry.attention import Attention, SoftmaxAttention
+from mimicry.attention import Attention
 
 # A shipped variant's name, or a factory called once per layer with `dims`.
 Variant = str | Callable[..., Attention]
@@ -44,8 +44,8 @@ def choose_layers(layers: str | int, depth: int) -> list[int]:
     return [layer for chosen in ranges for layer in chosen]
 
 
-def assign_layers(attn: Variant | Mapping[str, Variant], layers: str | int, depth: int) -> list[Variant]:
-    """What each of a model's `depth` layers becomes: `attn` where chosen, softmax elsewhere.
+def assign_layers(attn: Variant | Mapping[str, Variant], layers: str | int, depth: int) -> list[Variant | None]:
+    """What each of a model's `depth` layers becomes: `attn` where chosen; None where it stays as it is.
 
     Args:
         attn: one variant for the chosen layers, or several by layer spec: `{"0-5": "hedgehog", "6-11": "elu"}`.
@@ -67,7 +67,7 @@ def assign_layers(attn: Variant | Mapping[str, Variant], layers: str | int, dept
         assigned |= dict.fromkeys(chosen, variant)
     if not assigned:
         raise ValueError("attn must name a variant for some layer, got an empty mapping")
-    return [assigned.get(layer, SoftmaxAttention) for layer in range(depth)]
+    return [assigned.get(layer) for layer in range(depth)]
 
 
 def _listed(layers: str | int) -> list[range]:

@@ -50,15 +50,20 @@ def describe(factory: Any) -> dict[str, Any]:
     return {"_target_": _path(target), "_partial_": True, **options}
 
 
-def describe_layers(factories: Sequence[Factory]) -> dict[str, Any]:
+def describe_layers(factories: Sequence[Factory | None], earlier: AttentionSpec | None = None) -> dict[str, Any]:
     """The description of a whole model's attention, equal layers together: `{"0-5": {...}, "6": {...}}`.
 
     A factory that cannot be described leaves a text that says so: converting needs no description, saving does.
+
+    Args:
+        factories: one for each layer; None for a layer that is what it was.
+        earlier: the description of the model as it was, where some layer is.
     """
+    was = _by_layer(earlier or {}, len(factories))
     groups: list[tuple[Any, list[int]]] = []
     for layer, factory in enumerate(factories):
         try:
-            node: Any = describe(factory)
+            node: Any = was[layer] if factory is None else describe(factory)
         except ValueError as error:
             node = str(error)
         for known, layers in groups:
@@ -92,9 +97,7 @@ def layer_factories(spec: AttentionSpec, depth: int) -> list[Factory]:
         ValueError: as `check_spec`, or if the spec is for a model of another depth.
     """
     check_spec(spec)
-    found: dict[int, Factory] = {}
-    for layers, node in spec.items():
-        found |= dict.fromkeys(choose_layers(layers, depth), build(node))
+    found = _by_layer({layers: build(node) for layers, node in spec.items()}, depth)
     if len(found) < depth:
         raise ValueError(f"attention must be given for all {depth} layers of the model, got {', '.join(spec)}")
     return [found[layer] for layer in range(depth)]
@@ -104,6 +107,10 @@ def variant_names(spec: AttentionSpec) -> dict[str, str]:
     """What a person calls the attention of each group of layers: the shipped variant's name, or its classes."""
     shipped = {name: describe(load_variant(name)) for name in shipped_variants()}
     return {layers: _name(node, shipped) for layers, node in spec.items()}
+
+
+def _by_layer(spec: Mapping[str, Any], depth: int) -> dict[int, Any]:
+    return {layer: node for layers, node in spec.items() for layer in choose_layers(layers, depth)}
 
 
 def _name(node: Any, shipped: Mapping[str, Any]) -> str:

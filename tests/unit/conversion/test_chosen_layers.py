@@ -1,10 +1,12 @@
 """Which layers are converted, and to what."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
 from families import padded_batch, tiny_model
+from saved import logits
 
 import mimicry
 from mimicry.attention import Attention, LinearAttention, SoftmaxAttention
@@ -67,13 +69,13 @@ def test_a_layer_that_the_model_does_not_have_is_refused(layers: str) -> None:
         choose_layers(layers, depth=6)
 
 
-def test_variants_by_layer_leave_softmax_elsewhere() -> None:
+def test_variants_by_layer_leave_other_layers_as_they_are() -> None:
     assert assign_layers({"0-1": "hedgehog", "3": "elu"}, "all", depth=5) == [
         "hedgehog",
         "hedgehog",
-        SoftmaxAttention,
+        None,
         "elu",
-        SoftmaxAttention,
+        None,
     ]
 
 
@@ -110,6 +112,42 @@ def test_a_model_converts_with_variants_by_layer_and_is_not_touched() -> None:
     student = mimicry.convert(model, {"0": "hedgehog", "2": SoftmaxAttention})
     assert kinds(student) == [LinearAttention, SoftmaxAttention, SoftmaxAttention]
     assert model.state_dict().keys() == before.keys()
+
+
+@pytest.mark.parametrize("share_weights", [False, True])
+def test_layers_of_a_student_that_are_not_chosen_keep_their_trained_maps(share_weights: bool, tmp_path: Path) -> None:
+    student = mimicry.convert(tiny_model("llama", num_hidden_layers=3), {"0": "hedgehog", "1": "t2r"})
+    for parameter in attention_parameters(student, layer=0):
+        torch.nn.init.normal_(parameter)
+    student.requires_grad_(not share_weights)
+    again = mimicry.convert(student, "elu", layers="1", share_weights=share_weights)
+    assert kinds(again) == [LinearAttention, LinearAttention, SoftmaxAttention]
+    kept, was = attention_parameters(again, layer=0), attention_parameters(student, layer=0)
+    assert all(torch.equal(a, b) and a.data_ptr() != b.data_ptr() for a, b in zip(kept, was, strict=True))
+    assert kept
+    assert not attention_parameters(again, layer=1)
+    assert {layers: node["_target_"] for layers, node in again.config.mimicry["attention"].items()} == {
+        "0": "mimicry.attention.LinearAttention",
+        "1": "mimicry.attention.LinearAttention",
+        "2": "mimicry.attention.SoftmaxAttention",
+    }
+    again.save_pretrained(tmp_path)
+    batch = padded_batch()
+    assert torch.equal(logits(mimicry.load(tmp_path), batch), logits(again, batch))
+    # Softmax everywhere is still one call away.
+    assert kinds(mimicry.canonicalise(student)) == [SoftmaxAttention] * 3
+
+
+def test_a_kept_attention_that_cannot_be_described_still_says_so(tmp_path: Path) -> None:
+    student = mimicry.convert(tiny_model("bert"), lambda dims: SoftmaxAttention(dims))
+    again = mimicry.convert(student, "elu", layers="1")
+    assert kinds(again) == [SoftmaxAttention, LinearAttention]
+    with pytest.raises(ValueError, match=r"attention of layers 0: .*<lambda> is no class of mimicry"):
+        again.save_pretrained(tmp_path)
+
+
+def attention_parameters(model: torch.nn.Module, layer: int) -> list[torch.nn.Parameter]:
+    return list(list(attention_layers(model).values())[layer].parameters())
 
 
 def test_a_bad_choice_is_refused_before_the_model_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
