@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from mimicry.conversion.weights import portable_state, read_header
 
@@ -23,10 +23,10 @@ BASE = "mimicry_base"
 PROBED = 1024
 
 
-def fingerprint(model: nn.Module) -> str:
-    """Of a model's weights without its adapters: equal in float32 and bfloat16, another after any training."""
+def fingerprint(state: dict[str, Tensor]) -> str:
+    """Of weights as `portable_state` gives them: equal in float32 and bfloat16, another after any training."""
     digest = hashlib.sha256()
-    for name, tensor in sorted(portable_state(model, None, merge=False).items()):
+    for name, tensor in sorted(state.items()):
         probe = tensor.detach().flatten()[:PROBED]
         probe = probe.bfloat16().view(torch.int16) if probe.is_floating_point() else probe
         digest.update(f"{name} {tuple(tensor.shape)}".encode() + probe.cpu().numpy().tobytes())
@@ -56,7 +56,7 @@ def save_adapter(model: Any, folder: Path, base: str) -> None:
     # Embeddings are the base's; to look for changed ones peft would ask the hub.
     state = get_peft_model_state_dict(model, adapter_name=names[0], save_embedding_layers=False)
     tensors = {f"{PREFIX}{name}": tensor.contiguous() for name, tensor in state.items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", BASE: fingerprint(model)})
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt", BASE: fingerprint(_without(model))})
 
 
 def check_adapter(model: Any, folder: Path) -> None:
@@ -72,15 +72,43 @@ def check_adapter(model: Any, folder: Path) -> None:
     except (OSError, ValueError) as error:
         raise ValueError(f"adapter: {folder / CONFIG} cannot be read ({error})") from error
     shapes = read_header(folder / WEIGHTS)
-    with safe_open(folder / WEIGHTS, framework="pt") as file:
-        trained_for = (file.metadata() or {}).get(BASE)
     this = model.name_or_path or "one that was not loaded from anywhere"
-    if trained_for is not None and trained_for != fingerprint(model):
+    base_weights = trained_for(folder)
+    if base_weights is not None and base_weights != fingerprint(_without(model)):
         raise ValueError(f"adapter: {folder} was trained for another model ({base}) than this one ({this})")
     for name, shape in shapes.items():
         layer, kind, _ = name.removeprefix(PREFIX).rpartition(".lora_A.")
         if kind and _inputs(model, layer) != shape[1]:
             raise ValueError(f"adapter: {folder}, trained for {base}, does not fit {this}: {layer} is not of its size")
+
+
+def drop_stale_adapter(folder: Path, state: dict[str, Tensor]) -> None:
+    """Removes an adapter that `save_adapter` wrote for other weights than those that are saved beside it now.
+
+    Args:
+        folder: of the adapter, there or not.
+        state: the weights, as `portable_state` gives them.
+    """
+    written_for = trained_for(folder)
+    if written_for is not None and written_for != fingerprint(state):
+        for name in (CONFIG, WEIGHTS):
+            (folder / name).unlink(missing_ok=True)
+        if not any(folder.iterdir()):
+            folder.rmdir()
+
+
+def trained_for(folder: Path) -> str | None:
+    """The fingerprint of the weights that an adapter of `save_adapter` belongs to; None if there is none of it."""
+    try:
+        with safe_open(folder / WEIGHTS, framework="pt") as file:
+            return (file.metadata() or {}).get(BASE)
+    except (OSError, SafetensorError):
+        return None
+
+
+def _without(model: nn.Module) -> dict[str, Tensor]:
+    """The model's weights without its adapters."""
+    return portable_state(model, None, merge=False)
 
 
 def _inputs(model: nn.Module, name: str) -> int | None:

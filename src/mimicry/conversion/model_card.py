@@ -1,12 +1,13 @@
 """The README.md beside a saved student: what it is, how to load it, and what is not known of it."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import transformers
 from huggingface_hub import ModelCardData
 
-from mimicry.conversion.adapter_files import FOLDER
+from mimicry.conversion.adapter_files import FOLDER, trained_for
 from mimicry.conversion.spec import variant_names
 
 CARD = "README.md"
@@ -18,6 +19,8 @@ PIPELINES = {
 }
 # What the host library writes in the card it makes up on the way to the hub.
 MADE_UP = "This model card has been automatically generated."
+# In the front matter of our cards: a digest of what follows it, which no longer fits once somebody has edited that.
+MARK = "mimicry_card"
 
 _LOADING = """## Load it
 
@@ -54,10 +57,19 @@ def write_card(model: Any, folder: Path, measured: str = "", licence: str | None
 
 
 def restore_card(model: Any, folder: Path) -> None:
-    """Puts the model's card where the host library has made one up; any other stays."""
-    path = folder / CARD
-    if path.is_file() and MADE_UP in path.read_text(encoding="utf-8"):
+    """Puts the model's card where the host library has made one up, or fetched that of an earlier student."""
+    if (folder / CARD).is_file() and not is_foreign_card(folder):
         write_card(model, folder)
+
+
+def is_foreign_card(folder: Path) -> bool:
+    """Whether the folder's card is somebody's own: neither ours as we wrote it, nor made up by the host library."""
+    path = folder / CARD
+    if not path.is_file():
+        return path.exists()
+    text = path.read_text(encoding="utf-8", errors="replace")
+    front, _, body = text.partition("\n---\n")
+    return MADE_UP not in text and f"{MARK}: {_digest(body)}" not in front.splitlines()
 
 
 def base_name(model: Any) -> str | None:
@@ -74,6 +86,17 @@ def base_name(model: Any) -> str | None:
 def _card(model: Any, folder: Path, measured: str, licence: str | None) -> str:
     base = model.config.mimicry["base"]
     auto, names = _auto_class(model), variant_names(model.config.mimicry["attention"])
+    layers = "; ".join(f"`{name}` in layers {which}" for which, name in names.items())
+    known = base or f"a {model.config.model_type} model of unknown name"
+    separate = trained_for(folder / FOLDER) is not None
+    parts = [
+        f"# {base or model.config.model_type}: {', '.join(names.values())} attention\n",
+        f"`{type(model).__name__}` made from {known} by swapping its attention: {layers}.\n",
+        measured,
+        _LOADING.format(call=_call(auto), adapter=_ADAPTER if separate else ""),
+        _licence(known, licence),
+    ]
+    body = "\n".join(part for part in parts if part)
     data = ModelCardData(
         # The hub takes ids alone.
         base_model=base if base and "/" in base else None,
@@ -82,17 +105,13 @@ def _card(model: Any, folder: Path, measured: str, licence: str | None) -> str:
         pipeline_tag=None if auto is None else PIPELINES[auto],
         tags=sorted({"mimicry", "linear-attention", *(name for name in names.values() if " " not in name)}),
     )
-    layers = "; ".join(f"`{name}` in layers {which}" for which, name in names.items())
-    known = base or f"a {model.config.model_type} model of unknown name"
-    parts = [
-        f"---\n{data.to_yaml()}\n---\n",
-        f"# {base or model.config.model_type}: {', '.join(names.values())} attention\n",
-        f"`{type(model).__name__}` made from {known} by swapping its attention: {layers}.\n",
-        measured,
-        _LOADING.format(call=_call(auto), adapter=_ADAPTER if (folder / FOLDER).is_dir() else ""),
-        _licence(known, licence),
-    ]
-    return "\n".join(part for part in parts if part)
+    data[MARK] = _digest(body)
+    return f"---\n{data.to_yaml()}\n---\n\n{body}"
+
+
+def _digest(body: str) -> str:
+    # The prefix keeps YAML from taking digits for a number.
+    return f"sha256-{hashlib.sha256(body.strip().encode()).hexdigest()[:16]}"
 
 
 def _auto_class(model: Any) -> str | None:

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from mimicry.conversion.adapter_files import FOLDER, check_adapter, save_adapter
+from mimicry.conversion.adapter_files import FOLDER, check_adapter, drop_stale_adapter, save_adapter
 from mimicry.conversion.fitting import fit, maps_dtype
-from mimicry.conversion.model_card import CARD, restore_card, write_card
+from mimicry.conversion.model_card import is_foreign_card, restore_card, write_card
 from mimicry.conversion.seam import IMPLEMENTATION
 from mimicry.conversion.site import find_sites
 from mimicry.conversion.spec import check_spec, layer_factories
@@ -44,7 +44,8 @@ class SavedModel:
     ) -> None:
         """Writes a model that the Auto classes give back as it is, linear, once `mimicry` is imported.
 
-        The model itself does not change. Without a README.md in the folder a model card is written.
+        The model itself does not change. A model card is written, over one from here; a README.md of another origin, or
+        that somebody has edited, stays. A separate adapter in the folder that is not for these weights is removed.
 
         Args:
             save_directory: made if needed.
@@ -66,13 +67,15 @@ class SavedModel:
         check_spec(model.config.mimicry["attention"])
         dtype = maps_dtype(model)
         model.config.mimicry["dtype"] = None if dtype is None else str(dtype).removeprefix("torch.")
+        state = portable_state(model, state_dict, merge=adapters == "merged")
         if is_main_process:
             folder.mkdir(parents=True, exist_ok=True)
             if adapters == "separate":
                 save_adapter(model, folder / FOLDER, base=str(folder))
-            if not (folder / CARD).exists():
+            else:
+                drop_stale_adapter(folder / FOLDER, state)
+            if not is_foreign_card(folder):
                 write_card(model, folder)
-        state = portable_state(model, state_dict, merge=adapters == "merged")
         # The host library would write adapters alone, and lose the maps trained beside them.
         with_adapters, model._hf_peft_config_loaded = getattr(model, "_hf_peft_config_loaded", False), False
         try:

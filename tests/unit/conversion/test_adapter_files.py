@@ -92,6 +92,36 @@ def test_a_student_with_a_loaded_adapter_is_saved_whole_again(tmp_path: Path) ->
     assert relative_gap(logits(load("llama", tmp_path / "merged"), batch), logits(student, batch)) <= 2e-6
 
 
+def test_card_and_adapter_are_those_of_what_was_saved_last(tmp_path: Path) -> None:
+    student, batch, path = adapted("llama"), batch_for("llama"), tmp_path / "README.md"
+    student.save_pretrained(tmp_path)
+    assert "load_adapter" not in path.read_text()
+    student.save_pretrained(tmp_path, adapters="separate")
+    assert "load_adapter" in path.read_text()
+    # The base alone is still what the adapter was trained for.
+    load("llama", tmp_path).save_pretrained(tmp_path)
+    assert "load_adapter" in path.read_text()
+    base = load("llama", tmp_path)
+    base.load_adapter(tmp_path / "adapter")
+    assert torch.equal(logits(base, batch), logits(student, batch))
+    student.save_pretrained(tmp_path)
+    assert "load_adapter" not in path.read_text()
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_what_else_lies_in_the_folder_of_an_adapter_stays(tmp_path: Path) -> None:
+    student = adapted("llama")
+    student.save_pretrained(tmp_path, adapters="separate")
+    (tmp_path / "adapter" / "notes.txt").write_text("mine")
+    student.save_pretrained(tmp_path)
+    assert [path.name for path in (tmp_path / "adapter").iterdir()] == ["notes.txt"]
+    # An adapter that does not say what it was trained for may be anybody's.
+    save_file({"x": torch.zeros(1)}, adapter_weights(tmp_path), metadata={"format": "pt"})
+    student.save_pretrained(tmp_path)
+    assert adapter_weights(tmp_path).exists()
+    assert "load_adapter" not in (tmp_path / "README.md").read_text()
+
+
 def test_peft_adapts_and_merges_a_loaded_student_as_it_does_its_host(tmp_path: Path) -> None:
     mimicry.convert(tiny_model("llama"), "hedgehog").save_pretrained(tmp_path / "student")
     # Without target_modules peft goes by the model's type.

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from families import tiny_model
 from huggingface_hub import ModelCard
 
 import mimicry
-from mimicry.conversion.model_card import base_name, write_card
+from mimicry.conversion.model_card import base_name, restore_card, write_card
 
 
 def card(folder: Path) -> ModelCard:
@@ -50,6 +50,43 @@ def test_a_card_that_is_there_stays(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("mine")
     mimicry.convert(tiny_model("bert"), "elu").save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_our_card_follows_the_model_that_is_saved_over_another(tmp_path: Path) -> None:
+    model = tiny_model("bert")
+    mimicry.convert(model, "hedgehog").save_pretrained(tmp_path)
+    mimicry.convert(model, "elu").save_pretrained(tmp_path)
+    assert "`elu` in layers 0-1" in card(tmp_path).text
+    assert "hedgehog" not in (tmp_path / "README.md").read_text()
+    # As a run leaves it: what was measured is not that of other weights.
+    write_card(mimicry.convert(model, "elu"), tmp_path, measured="## Measured\n\nmuch\n", licence="apache-2.0")
+    mimicry.convert(model, "relu").save_pretrained(tmp_path)
+    assert "## Measured" not in card(tmp_path).text
+
+
+def test_our_card_is_known_again_after_its_front_matter_was_written_anew(tmp_path: Path) -> None:
+    model = tiny_model("bert")
+    mimicry.convert(model, "hedgehog").save_pretrained(tmp_path)
+    # As the host library does with the card of a repository that it pushes to.
+    fetched = card(tmp_path)
+    fetched.data.tags.append("mine")
+    fetched.save(tmp_path / "README.md")
+    restore_card(mimicry.convert(model, "elu"), tmp_path)
+    assert "`elu` in layers 0-1" in card(tmp_path).text
+
+
+@pytest.mark.parametrize(
+    "edit", [lambda text: f"{text}\nMore.", lambda text: text.partition("\n---\n")[2], "\xff".format]
+)
+def test_our_card_stays_once_somebody_has_edited_it(edit: Callable[[str], str], tmp_path: Path) -> None:
+    model, path = tiny_model("bert"), tmp_path / "README.md"
+    mimicry.convert(model, "hedgehog").save_pretrained(tmp_path)
+    edited = edit(path.read_text()).encode("latin-1")
+    path.write_bytes(edited)
+    student = mimicry.convert(model, "elu")
+    student.save_pretrained(tmp_path)
+    restore_card(student, tmp_path)
+    assert path.read_bytes() == edited
 
 
 def test_a_known_licence_and_what_was_measured_stand_in_the_card(tmp_path: Path) -> None:
