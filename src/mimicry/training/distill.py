@@ -133,6 +133,8 @@ class _Ends(L.Callback):
 
 def _sized(dataloader: Iterable[Any]) -> Iterable[Any]:
     """The dataloader, which is not empty; a list of batches becomes one."""
+    if isinstance(dataloader, Mapping):
+        raise ValueError(f"dataloader must yield batches, got one batch ({type(dataloader).__name__}): pass [batch]")
     try:
         length = len(dataloader)  # type: ignore[arg-type]
     except TypeError as error:

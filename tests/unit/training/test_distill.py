@@ -10,6 +10,7 @@ from distilling import EVERY_OBJECTIVE
 from families import padded_batch, tiny_model
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
+from transformers import BatchEncoding
 
 import mimicry
 from mimicry.attention.capture import attention_layers
@@ -218,6 +219,14 @@ def test_batches_that_are_none_or_no_dicts_are_refused() -> None:
     refuse(r"^dataloader must have a length, .* got generator without$", student, model, (b for b in batches()))
     pairs = DataLoader([(torch.zeros(2), torch.zeros(2))])
     refuse(r"^dataloader must yield dicts of what the model takes, got list$", student, model, pairs)
+
+
+@pytest.mark.usefixtures("without_shape_hook")
+def test_one_batch_in_place_of_several_is_refused() -> None:
+    model = tiny_model("bert")
+    student, batch = mimicry.convert(model, "hedgehog"), padded_batch()
+    refuse(r"^dataloader must yield batches, got one batch \(dict\): pass \[batch\]$", student, model, batch)
+    refuse(r"^dataloader must yield batches, got one batch \(BatchEncoding\)", student, model, BatchEncoding(batch))
 
 
 @pytest.mark.usefixtures("without_shape_hook")
