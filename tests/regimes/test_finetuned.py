@@ -199,7 +199,7 @@ def test_divergence_stops_the_run_with_the_stage_and_the_remedy(
     arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = [argument for argument in arguments if "teach.learning_rate" not in argument]
-    with pytest.raises(SystemExit, match=r"teach: loss is nan at step \d+; lower regime.teach.learning_rate"):
+    with pytest.raises(SystemExit, match=r"teach: loss is nan at step \d+; .*regime.teach.learning_rate"):
         run_here(monkeypatch, "regime.teach.learning_rate=1e30", "trainer.gradient_clip_val=null", *arguments)
     assert read_record(records(tmp_path)[0]).status == "failed"
 

@@ -68,10 +68,12 @@ def check_adapter(model: Any, folder: Path) -> None:
         ValueError: naming both models, or the layer that does not fit, or the file that is missing or cut off.
     """
     try:
-        base = json.loads((folder / CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"adapter: {folder / CONFIG} cannot be read ({error})") from error
-    shapes = read_header(folder / WEIGHTS)
+    if not isinstance(config, dict):
+        raise ValueError(f"adapter: {folder / CONFIG} must hold a mapping, got {config!r}")
+    base, shapes = config.get("base_model_name_or_path"), read_header(folder / WEIGHTS)
     this = model.name_or_path or "one that was not loaded from anywhere"
     base_weights = trained_for(folder)
     if base_weights is not None and base_weights != fingerprint(_without(model)):

@@ -43,8 +43,8 @@ def convert(
         `mimicry.conversion.converted` for what saving and loading it do. Dropout of attention weights is off in it.
 
     Raises:
-        ValueError: unknown variant, bad layers, family without a seam, attention that a linear form cannot honour, or
-            weights to share that are not frozen.
+        ValueError: unknown variant, a factory of something else, bad layers, family without a seam, attention that a
+            linear form cannot honour, or weights to share that are not frozen.
 
     Source: arXiv 2402.04347, Sec. 4.3 (finetuned and pretrained conversion).
     """

@@ -16,6 +16,7 @@ import json
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
+import torch
 from transformers import CONFIG_MAPPING, PreTrainedConfig
 from transformers.models.auto import modeling_auto
 from transformers.models.auto.auto_factory import _BaseAutoModelClass
@@ -145,6 +146,9 @@ def _in_memory(fields: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"config.json: a converted model must say what it is under {MODEL_TYPE!r}, got {entry!r}")
     adapter_of(SimpleNamespace(model_type=entry["family"]))
     check_spec(entry.get("attention"))
+    dtype = getattr(torch, str(entry.get("dtype") or "float32"), None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"config.json: {MODEL_TYPE}.dtype must be one such as float32 or null, got {entry['dtype']!r}")
     names = [name.removeprefix(PREFIX) for name in fields.get("architectures") or ()]
     return fields | {"model_type": entry["family"], "architectures": names}
 

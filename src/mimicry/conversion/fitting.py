@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mimicry.attention import Attention
 from mimicry.conversion.seam import ATTRIBUTE, IMPLEMENTATION, attach, switch_on
 from mimicry.conversion.site import find_sites
 from mimicry.conversion.spec import Factory
@@ -22,7 +23,7 @@ def fit(model: nn.Module, factories: Sequence[Factory | None], dtype: torch.dtyp
             a learning rate of 1e-2 on bf16 weights loses most updates.
 
     Raises:
-        ValueError: if the host library cannot swap the model's attention.
+        ValueError: if a factory builds no attention, or the host library cannot swap that of the model.
     """
     for site, factory in zip(find_sites(model), factories, strict=True):
         if factory is None:
@@ -30,6 +31,10 @@ def fit(model: nn.Module, factories: Sequence[Factory | None], dtype: torch.dtyp
         example = next(site.module.parameters())
         with _real_float32():
             attention = factory(dims=site.dims)
+        if not isinstance(attention, Attention):
+            raise ValueError(
+                f"attn must be a factory of an Attention, got one of {type(attention).__name__}: {factory!r}"
+            )
         # A host that is being loaded has no weights yet, and lies on no device.
         device = "cpu" if example.is_meta else example.device
         attention.to(device=device, dtype=torch.promote_types(example.dtype, dtype))

@@ -1,8 +1,10 @@
 """Which layers of a model are converted, and to what: specs such as `0-5`, and variants per layer."""
 
+import inspect
 import itertools
 import re
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from mimicry.attention import Attention
 
@@ -53,7 +55,8 @@ def assign_layers(attn: Variant | Mapping[str, Variant], layers: str | int, dept
         depth: number of layers of the model, >= 1.
 
     Raises:
-        ValueError: a bad spec, a layer given two variants, no variant at all, or layers chosen twice over.
+        ValueError: what is no variant, a bad spec, a layer given two variants, no variant at all, or layers chosen
+            twice over.
     """
     if not isinstance(attn, Mapping):
         attn = {str(layers): attn}
@@ -61,6 +64,7 @@ def assign_layers(attn: Variant | Mapping[str, Variant], layers: str | int, dept
         raise ValueError(f"layers must be all where attn has variants by layer, got {layers!r}")
     assigned: dict[int, Variant] = {}
     for spec, variant in attn.items():
+        _check_variant(variant)
         chosen = choose_layers(spec, depth)
         if taken := sorted(assigned.keys() & set(chosen)):
             raise ValueError(f"attn must name each layer once, got layer {taken[0]} in {list(attn)}")
@@ -68,6 +72,18 @@ def assign_layers(attn: Variant | Mapping[str, Variant], layers: str | int, dept
     if not assigned:
         raise ValueError("attn must name a variant for some layer, got an empty mapping")
     return [assigned.get(layer) for layer in range(depth)]
+
+
+def _check_variant(variant: Any) -> None:
+    """Refuses what is neither a name nor can be called with `dims`, before a model is copied."""
+    if isinstance(variant, str):
+        return
+    if not callable(variant):
+        raise ValueError(f"attn must be a variant's name, a factory, or a mapping of layers to these, got {variant!r}")
+    try:
+        inspect.signature(variant).bind(dims=None)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"attn must be a factory that takes dims, got {variant!r} ({error})") from error
 
 
 def _listed(layers: str | int) -> list[range]:

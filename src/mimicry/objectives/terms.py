@@ -1,6 +1,7 @@
 """What distillation minimises: named terms and their weights."""
 
 from dataclasses import dataclass, fields
+from numbers import Real
 
 
 @dataclass(frozen=True)
@@ -37,12 +38,12 @@ class DistillationObjectives:
         weights = {entry.name: getattr(self, entry.name) for entry in fields(self) if entry.name != "temperature"}
         for name, weight in weights.items():
             # Also refuses NaN.
-            if not 0 <= weight < float("inf"):
-                raise ValueError(f"objectives.{name} must be >= 0 and finite, got {weight}")
+            if not isinstance(weight, Real) or not 0 <= float(weight) < float("inf"):
+                raise ValueError(f"objectives.{name} must be >= 0 and finite, got {weight!r}")
         if not any(weights.values()):
             raise ValueError(f"objectives must have at least one weight > 0 among {', '.join(weights)}, got none")
-        if not 0 < self.temperature < float("inf"):
-            raise ValueError(f"objectives.temperature must be > 0 and finite, got {self.temperature}")
+        if not isinstance(self.temperature, Real) or not 0 < self.temperature < float("inf"):
+            raise ValueError(f"objectives.temperature must be > 0 and finite, got {self.temperature!r}")
 
     @property
     def forces_teacher(self) -> bool:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 import lightning as L
@@ -68,22 +69,25 @@ def distill(
         teacher: the softmax model it was converted from, as it is or canonicalised; never changed.
         dataloader: batches as dicts of what the models take; `labels` are ignored. Must have a length.
         epochs: passes over the batches, >= 1.
-        learning_rate: at its peak, > 0.
+        learning_rate: at its peak, > 0 and finite.
         objectives: what is minimised; None is the paper's cross-entropy of attention weights alone.
         precision: what products are computed in; weights stay as they are.
         progress: show a progress bar.
 
     Raises:
         ValueError: before any training: nothing to train in the student, a teacher of other layers or sizes or without
-            softmax, no batches, batches that are no dicts, or numbers out of range.
+            softmax, no batches, batches that are no dicts, or arguments of the
+            wrong type or out of range.
         FloatingPointError: if the loss is no longer finite.
 
     Source: arXiv 2402.04347, Sec. 4.2; the learning rate is the paper's for BERT and Llama.
     """
-    if epochs < 1:
-        raise ValueError(f"epochs must be >= 1, got {epochs}")
-    if not learning_rate > 0:
-        raise ValueError(f"learning_rate must be > 0, got {learning_rate}")
+    if not isinstance(epochs, Integral) or epochs < 1:
+        raise ValueError(f"epochs must be a whole number >= 1, got {epochs!r}")
+    if not isinstance(learning_rate, Real) or not 0 < learning_rate < float("inf"):
+        raise ValueError(f"learning_rate must be a number > 0 and finite, got {learning_rate!r}")
+    if not isinstance(objectives, DistillationObjectives | None):
+        raise ValueError(f"objectives must be DistillationObjectives or None, got {objectives!r}")
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     batches, ends = _sized(dataloader), _Ends()

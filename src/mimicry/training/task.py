@@ -90,5 +90,6 @@ def refuse_divergence(loss: Tensor, stage: str, step: int) -> None:
         finite = everywhere.bool()
     if not finite:
         raise FloatingPointError(
-            f"{stage}: loss is {loss.item()} at step {step}; lower regime.{stage}.learning_rate or change attn"
+            f"{stage}: loss is {loss.item()} at step {step}; "
+            f"lower learning_rate (of a run: regime.{stage}.learning_rate) or change attn"
         )

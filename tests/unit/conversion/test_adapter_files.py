@@ -169,6 +169,9 @@ def test_half_an_adapter_is_refused(tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(ValueError, match=r"adapter_model.safetensors is missing"):
         base.load_adapter(tmp_path / "adapter")
+    (tmp_path / "adapter" / "adapter_config.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"adapter: .*adapter_config.json must hold a mapping, got \[\]"):
+        base.load_adapter(tmp_path / "adapter")
     (tmp_path / "adapter" / "adapter_config.json").unlink()
     with pytest.raises(ValueError, match=r"adapter: .*adapter_config.json cannot be read"):
         base.load_adapter(tmp_path / "adapter")

@@ -1,6 +1,8 @@
 """Refusals and options of conversion; what holds for every family is in tests/contracts/test_adapters.py."""
 
+import copy
 import functools
+from typing import Any
 
 import pytest
 import torch
@@ -60,6 +62,35 @@ def test_a_model_without_a_head_converts() -> None:
 def test_an_unknown_variant_is_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"attn must be one of .*hedgehog.*; got 'hedgehoq'"):
         mimicry.convert(tiny_model("bert"), "hedgehoq")
+
+
+@pytest.mark.usefixtures("without_shape_hook")
+@pytest.mark.parametrize(
+    ("attn", "message"),
+    [
+        (None, r"^attn must be a variant's name, a factory, or a mapping of layers to these, got None$"),
+        (3, r"^attn must be a variant's name, a factory, .* got 3$"),
+        (["hedgehog", "elu"], r"^attn must be a variant's name, a factory, .* got \['hedgehog', 'elu'\]$"),
+        ({"0": "elu", "1": None}, r"^attn must be a variant's name, a factory, .* got None$"),
+        (
+            lambda d: None,
+            r"^attn must be a factory that takes dims, got <function .*missing a required argument: 'd'\)$",
+        ),
+    ],
+)
+def test_what_is_no_variant_is_refused_before_the_model_is_copied(
+    attn: Any, message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = tiny_model("bert")
+    monkeypatch.setattr(copy, "deepcopy", lambda *_: pytest.fail("the model was copied"))
+    with pytest.raises(ValueError, match=message):
+        mimicry.convert(model, attn)
+
+
+@pytest.mark.usefixtures("without_shape_hook")
+def test_a_factory_of_something_else_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"^attn must be a factory of an Attention, got one of Linear: <function"):
+        mimicry.convert(tiny_model("bert"), lambda dims: torch.nn.Linear(2, 2))
 
 
 def untrained(family: str) -> PreTrainedModel:

@@ -292,6 +292,14 @@ HALF_WRITTEN: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda at: edit_config(at, lambda config: put(config, attention={"0-1": {"_target_": "os.system"}})),
         r"_target_ must be a class derived from Attention in mimicry.attention, got 'os.system'",
     ),
+    "an unknown dtype": (
+        lambda at: edit_config(at, lambda config: put(config, dtype="banana")),
+        r"config.json: mimicry.dtype must be one such as float32 or null, got 'banana'",
+    ),
+    "a dtype that is none": (
+        lambda at: edit_config(at, lambda config: put(config, dtype="nn")),
+        r"config.json: mimicry.dtype must be one such as float32 or null, got 'nn'",
+    ),
     "another depth": (
         lambda at: edit_config(at, lambda config: config.update(num_hidden_layers=3)),
         r"attention must be given for all 3 layers of the model, got 0-1",

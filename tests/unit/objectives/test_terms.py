@@ -18,10 +18,13 @@ def test_terms_of_the_whole_student_alone_need_no_forcing() -> None:
     assert not objectives.forces_teacher
 
 
+@pytest.mark.usefixtures("without_shape_hook")
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"output": -0.5}, r"^objectives.output must be >= 0 and finite, got -0.5$"),
+        ({"output": "1"}, r"^objectives.output must be >= 0 and finite, got '1'$"),
+        ({"temperature": None}, r"^objectives.temperature must be > 0 and finite, got None$"),
         ({"hidden": float("nan")}, r"^objectives.hidden must be >= 0 and finite, got nan$"),
         ({"logits": float("inf")}, r"^objectives.logits must be >= 0 and finite, got inf$"),
         ({"attention": 0.0}, r"^objectives must have at least one weight > 0 among attention, output, hidden, logits"),

@@ -233,13 +233,18 @@ def test_one_batch_in_place_of_several_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"epochs": 0}, r"^epochs must be >= 1, got 0$"),
-        ({"learning_rate": 0.0}, r"^learning_rate must be > 0, got 0.0$"),
-        ({"learning_rate": float("nan")}, r"^learning_rate must be > 0, got nan$"),
+        ({"epochs": 0}, r"^epochs must be a whole number >= 1, got 0$"),
+        ({"epochs": 1.5}, r"^epochs must be a whole number >= 1, got 1.5$"),
+        ({"learning_rate": 0.0}, r"^learning_rate must be a number > 0 and finite, got 0.0$"),
+        ({"learning_rate": float("nan")}, r"^learning_rate must be a number > 0 and finite, got nan$"),
+        ({"learning_rate": float("inf")}, r"^learning_rate must be a number > 0 and finite, got inf$"),
+        ({"learning_rate": "1e-3"}, r"^learning_rate must be a number > 0 and finite, got '1e-3'$"),
+        ({"objectives": "output"}, r"^objectives must be DistillationObjectives or None, got 'output'$"),
+        ({"objectives": {"output": 1.0}}, r"^objectives must be DistillationObjectives or None, got {'output': 1.0}$"),
         ({"precision": "bf16-true"}, r"^precision must be one of 32-true, bf16-mixed, 16-mixed, got 'bf16-true'$"),
     ],
 )
-def test_numbers_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+def test_arguments_of_the_wrong_type_or_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
     model = tiny_model("bert")
     refuse(message, mimicry.convert(model, "hedgehog"), model, batches(count=1), **options)
 

@@ -236,7 +236,9 @@ def test_a_loss_that_is_not_finite_stops_the_stage() -> None:
     module, _, student = distillation()
     with torch.no_grad():
         next(iter(attention_layers(student).values())).query_map.projection.weight.fill_(torch.nan)
-    with pytest.raises(FloatingPointError, match=r"distill: loss is nan at step 0; lower regime.distill.learning_rate"):
+    with pytest.raises(
+        FloatingPointError, match=r"distill: loss is nan at step 0; lower learning_rate \(of a run: regime.distill"
+    ):
         module.training_step(batch_with_labels(), 0)
 
 
