@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, Cache
+from transformers import AttentionInterface, Cache, PreTrainedModel
 from transformers.masking_utils import (
     AttentionMaskInterface,
     bidirectional_mask_function,
@@ -40,11 +40,25 @@ def switch_on(model: nn.Module) -> None:
     """Sends all attention of a Hugging Face model through the seam; every self-attention must have one attached."""
     host: Any = model
     host.set_attn_implementation(IMPLEMENTATION)
+    for part in model.modules():
+        # Of a model within a model too: the host library collects outputs at every level.
+        if isinstance(part, PreTrainedModel) and _refuse_weights not in part._forward_pre_hooks.values():
+            part.register_forward_pre_hook(_refuse_weights, with_kwargs=True)
     attentions = [module for module in model.modules() if isinstance(module, Attention)]
     if any(attention.dims.causal and isinstance(attention, Resumable) for attention in attentions):
         host._supported_generation_modes = list(GENERATION_MODES)
     else:
         vars(model).pop("_supported_generation_modes", None)
+
+
+def _refuse_weights(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """The host library would give an empty tuple for weights that are never formed."""
+    if kwargs.get("output_attentions") and model.config._attn_implementation == IMPLEMENTATION:
+        raise ValueError(
+            "output_attentions must be False for a converted model, which forms no attention weights, got True; for "
+            "those of each layer run it within mimicry.attention.capture.capture and call weights(q, k, key_mask) of "
+            "the layer, or give a run analysis=full; for softmax call set_attn_implementation('eager')"
+        )
 
 
 def _prepare_cache(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:

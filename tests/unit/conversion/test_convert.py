@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from families import DECODERS, left_padded_batch, padded_batch, tiny_model
+from families import DECODERS, batch_for, left_padded_batch, padded_batch, tiny_model
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig, BertModel, PreTrainedModel
 
 import mimicry
 from mimicry.attention import LinearAttention
-from mimicry.attention.capture import attention_layers
+from mimicry.attention.capture import attention_layers, capture
 from mimicry.attention.feature_maps.hedgehog import HedgehogFeatureMap
 from mimicry.attention.shipped import shipped_variants
 from mimicry.conversion.seam import attend
@@ -106,6 +106,33 @@ def test_an_architecture_without_a_seam_is_refused_by_name() -> None:
 def test_something_that_is_no_host_model_is_refused() -> None:
     with pytest.raises(ValueError, match="must be a Hugging Face model with a config, got Linear"):
         mimicry.convert(torch.nn.Linear(2, 2), "hedgehog")
+
+
+@pytest.mark.parametrize("family", ["bert", "llama", "vit"])
+def test_attention_weights_are_refused_as_outputs_and_can_be_had_as_the_message_says(family: str) -> None:
+    model, batch = tiny_model(family), batch_for(family)
+    student = mimicry.convert(model, "hedgehog")
+    for part in (student, copy.deepcopy(student), mimicry.convert(student, "elu"), student.base_model):
+        with pytest.raises(
+            ValueError, match=r"^output_attentions must be False for a converted model.*capture"
+        ) as refused:
+            part(**batch, output_attentions=True)
+        assert "\n" not in str(refused.value)
+    with torch.no_grad(), capture(student) as captured:
+        student(**batch, output_attentions=False)
+    for name, layer in attention_layers(student).items():
+        seen = captured[name]
+        weights = layer.weights(seen.q, seen.k, seen.key_mask)
+        torch.testing.assert_close(weights @ seen.v, seen.outputs, atol=1e-5, rtol=1e-4)
+    student.set_attn_implementation("eager")
+    assert len(student(**batch, output_attentions=True).attentions) == 2
+    assert len(model(**batch).logits) == 3
+
+
+def test_attention_weights_of_generation_are_refused_too() -> None:
+    student = mimicry.convert(tiny_model("llama"), "hedgehog")
+    with pytest.raises(ValueError, match=r"^output_attentions must be False"):
+        student.generate(torch.tensor([[5, 6]]), max_new_tokens=2, output_attentions=True, return_dict_in_generate=True)
 
 
 def test_a_class_whose_attention_the_host_library_keeps_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
