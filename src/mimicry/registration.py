@@ -1,7 +1,7 @@
 """Makes the host library's Auto classes know saved students once `mimicry` is imported, without importing either.
 
 `AutoConfig` looks a folder's `model_type` up in one table, and is imported long after `mimicry` as a rule: so the entry
-is made when that table comes into being. Without `mimicry` the type is unknown, and the host library refuses to load.
+is made when that table comes into being. Without `mimicry` the type is unknown, and the Auto classes refuse to load.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The classes of converted models: in memory their host's, on disk a type of our own that nothing else loads.
+"""The classes of converted models: in memory their host's, on disk a type of our own that the Auto classes load.
 
 A converted `LlamaForCausalLM` is an instance of a class of that name derived from it, made here when it is first
 needed; its config is derived from `LlamaConfig` likewise. So what holds of the host holds of the student: it is saved,
@@ -6,9 +6,12 @@ pushed, copied, pickled, adapted and trained as users know it. The config says u
 cannot know: which attention each layer has.
 
 Written to disk, the config names a model type, an architecture and an attention implementation that the host library
-lacks. Once `mimicry` is imported the Auto classes know the type, and give the student; without it each of the three
-makes loading fail. The alternative, a type of its own in memory as well, would change how the host library renames
-weights and chooses losses and defaults: all of that goes by a model's type and by the name of its class.
+lacks. Once `mimicry` is imported the Auto classes know the type, and give the student; without it the type
+makes them fail. A host class that is called by its own name takes no notice of the type, and fails for want of the
+implementation, or with `mimicry` imported at its first forward pass; unless it is given another implementation: then it
+warns of unexpected weights and is softmax. The alternative, a type of its own in memory as well, would change how the
+host library renames weights and chooses losses and defaults: all of that goes by a model's type and by the name of its
+class.
 """
 
 import functools

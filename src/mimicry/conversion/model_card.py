@@ -29,8 +29,9 @@ import mimicry
 {call}{adapter}
 ```
 
-Without `import mimicry` the host library does not know the model's type and refuses to load it: run as softmax
-attention, these weights would be another model. No code is taken from this folder.
+Without `import mimicry` the Auto classes do not know the model's type and refuse to load it. A class of transformers
+that is called by its own name with another `attn_implementation` does load these weights, as softmax attention and with
+a warning that some are unexpected: that is another model. No code is taken from this folder.
 """
 
 

@@ -16,6 +16,7 @@ from transformers.masking_utils import (
 from mimicry.attention import Attention
 from mimicry.attention.state import Resumable
 from mimicry.conversion.cache import layer_of, prepare_layer
+from mimicry.registration import MODEL_TYPE
 
 # The implementation name under which host models find us, and the submodule name our attentions carry in them.
 IMPLEMENTATION = "mimicry"
@@ -91,7 +92,7 @@ def attend(
     """
     attention = getattr(module, ATTRIBUTE, None)
     if not isinstance(attention, Attention):
-        raise ValueError(f"{type(module).__name__} carries no converted attention: use mimicry.convert on the model")
+        raise ValueError(f"{type(module).__name__} carries no converted attention: {_remedy(module)}")
     if is_causal not in (None, attention.dims.causal):
         raise ValueError(f"is_causal must be {attention.dims.causal}, as in the converted model, got {is_causal}")
     ratio = 1.0 if scaling is None else scaling * query.shape[-1] ** 0.5
@@ -112,6 +113,15 @@ def attend(
     # The mask is over all tokens so far, and the keys are new.
     new = None if key_mask is None else key_mask[:, key_mask.shape[1] - key.shape[2] :]
     return layer.attend(attention, query, key, value, new).transpose(1, 2), None
+
+
+def _remedy(module: Any) -> str:
+    config = getattr(module, "config", None)
+    if getattr(config, MODEL_TYPE, None) is None:
+        return "use mimicry.convert on the model"
+    # A host's class was called by name on the files of a converted model, and has left its maps out.
+    source = getattr(config, "name_or_path", "") or "what it was loaded from"
+    return f"{source} holds a converted model; load it with mimicry.load or an Auto class such as AutoModelForCausalLM"
 
 
 def padding_mask(

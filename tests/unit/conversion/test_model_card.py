@@ -52,6 +52,32 @@ def test_a_card_that_is_there_stays(tmp_path: Path) -> None:
     assert (tmp_path / "README.md").read_text() == "mine"
 
 
+WITHOUT = """
+import sys
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+for load, options in ((AutoModelForCausalLM, {}), (AutoModelForCausalLM, {"attn_implementation": "sdpa"}),
+                      (LlamaForCausalLM, {}), (LlamaForCausalLM, {"attn_implementation": "sdpa"})):
+    try:
+        load.from_pretrained(sys.argv[1], **options)
+        print("loads")
+    except (ValueError, ImportError):
+        print("refuses")
+"""
+
+
+def test_a_card_tells_what_the_host_library_alone_does_with_the_folder(tmp_path: Path) -> None:
+    mimicry.convert(tiny_model("llama"), "hedgehog").save_pretrained(tmp_path)
+    text = " ".join(card(tmp_path).text.split())
+    assert "the Auto classes do not know the model's type and refuse to load it." in text
+    assert "does load these weights, as softmax attention and with a warning that some are unexpected" in text
+    command = [sys.executable, "-c", WITHOUT, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["refuses", "refuses", "refuses", "loads"]
+    assert "UNEXPECTED" in done.stderr
+
+
 def test_our_card_follows_the_model_that_is_saved_over_another(tmp_path: Path) -> None:
     model = tiny_model("bert")
     mimicry.convert(model, "hedgehog").save_pretrained(tmp_path)

@@ -205,8 +205,11 @@ def test_another_attention_is_not_taken_in_place_of_ours(tmp_path: Path) -> None
             source.from_pretrained(tmp_path, attn_implementation="sdpa")
     # A class of the host's own is built around softmax, and stops at the first token.
     host = BertForSequenceClassification.from_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="carries no converted attention"):
+    with pytest.raises(
+        ValueError, match=r"carries no converted attention: .* holds a converted model; load it"
+    ) as refused:
         logits(host, batch_for("bert"))
+    assert f"{tmp_path} holds a converted model; load it with mimicry.load or an Auto class" in str(refused.value)
 
 
 def test_code_in_the_folder_is_never_run(tmp_path: Path) -> None:
