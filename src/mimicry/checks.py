@@ -99,7 +99,8 @@ def changed_since(plain: dict[str, Any], moment: str) -> list[str]:
 
     Their files are no part of a config, and so not of what tells whether a run has finished.
     """
-    limit, found = datetime.fromisoformat(moment).timestamp(), []
+    # The moment is told in whole seconds.
+    limit, found = datetime.fromisoformat(moment).timestamp() + 1, []
     for group, option in SOURCES:
         value = (plain[group] or {}).get(option)
         folder = Path(value).expanduser() if isinstance(value, str) else None

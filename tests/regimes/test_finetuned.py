@@ -1,6 +1,8 @@
 """Finetuned conversion end to end, from the command line, on a tiny BERT and a toy task."""
 
 import json
+import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -144,7 +146,8 @@ def test_a_finished_run_says_that_its_data_have_changed_since(
     run_here(monkeypatch, "attn=elu", *arguments)
     run_here(monkeypatch, "attn=elu", *arguments)
     assert "has changed since" not in capsys.readouterr().err
-    next((tmp_path / "glue").rglob("dev.tsv")).touch()
+    later = time.time() + 60
+    os.utime(next((tmp_path / "glue").rglob("dev.tsv")), (later, later))
     run_here(monkeypatch, "attn=elu", *arguments)
     assert f"task.root={tmp_path / 'glue'} has changed since that run" in capsys.readouterr().err
 
