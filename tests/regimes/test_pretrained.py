@@ -116,7 +116,7 @@ def test_gradient_checkpointing_changes_no_number(
     plain = run(monkeypatch, tmp_path, *language_arguments)
     monkeypatch.setattr(modeling_utils, "checkpoint", counted)
     (tmp_path / "results").rename(tmp_path / "plain")
-    saving = run(monkeypatch, tmp_path, *language_arguments, "+model.gradient_checkpointing=true")
+    saving = run(monkeypatch, tmp_path, *language_arguments, "model.gradient_checkpointing=true")
     # Both layers at every step of the recovery; the distillation has no gradients to save.
     assert len(checkpoints) == 2 * saving.trials[-1].steps
     for state in ("teacher", "distilled", "recovered"):

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeVar
 
+import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -44,7 +45,7 @@ class LoRASettings:
 def add_lora(model: Model, settings: LoRASettings) -> Model:
     """Freezes a converted `model` but for new adapters and the feature maps, in place, and returns it.
 
-    Adapters are float32, whatever the model is kept in: most steps are too small for the digits of bfloat16.
+    Adapters are at least float32, whatever the model is kept in: most steps are too small for the digits of bfloat16.
     The adapters start at zero, so outputs do not change. Maps stay trainable, because attentions that are swapped in
     without distillation have no other stage in which theirs could learn.
     """
@@ -64,7 +65,7 @@ def add_lora(model: Model, settings: LoRASettings) -> Model:
     inject_adapter_in_model(config, model)
     for parameter in model.parameters():
         if id(parameter) not in kept:
-            parameter.data = parameter.data.float()
+            parameter.data = parameter.data.to(torch.promote_types(parameter.dtype, torch.float32))
     for layer in attention_layers(model).values():
         layer.requires_grad_(True)
     return model

@@ -17,8 +17,14 @@ from mimicry.reporting.tables import GAP, number
 # The last names of options say enough in a label; these need the one before as well.
 AMBIGUOUS = frozenset({"epochs", "learning_rate", "batch_size", "max_rows", "name"})
 
-# The fingerprint of data stands for their folder; a full analysis measures more than a summary, and nothing otherwise.
-WITHOUT_EFFECT = {"task": ("root",), "maps_corpus": ("root",), "analysis": ("full",)}
+# The fingerprint of data stands for their folder; a full analysis measures more than a summary, and nothing otherwise;
+# activations that are formed twice are the same.
+WITHOUT_EFFECT = {
+    "model": ("gradient_checkpointing",),
+    "task": ("root",),
+    "maps_corpus": ("root",),
+    "analysis": ("full",),
+}
 
 
 def finished(records: Sequence[RunRecord]) -> list[RunRecord]:

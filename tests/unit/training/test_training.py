@@ -160,8 +160,8 @@ def test_finetuning_trains_every_weight_with_dropout_on() -> None:
     ("options", "message"),
     [
         ({"epochs": -1}, "epochs must be >= 0, got -1"),
-        ({"learning_rate": 0.0}, "learning_rate must be > 0, got 0.0"),
-        ({"learning_rate": float("nan")}, "learning_rate must be > 0, got nan"),
+        ({"learning_rate": 0.0}, "learning_rate must be > 0 and finite, got 0.0"),
+        ({"learning_rate": float("nan")}, "learning_rate must be > 0 and finite, got nan"),
         ({"batch_size": 0}, "batch_size must be >= 1, got 0"),
         ({"max_rows": 0}, "max_rows must be >= 1, got 0"),
     ],
